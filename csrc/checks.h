@@ -1,0 +1,59 @@
+// What every backend of an operator checks before it touches memory. The public Python functions
+// have already refused bad input with a clear word; these are the last line, for direct callers.
+#pragma once
+
+#include <torch/csrc/stable/tensor.h>
+#include <torch/headeronly/core/ScalarType.h>
+#include <torch/headeronly/util/Exception.h>
+
+#include <cstdint>
+#include <vector>
+
+namespace gag_fast {
+
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+
+inline bool is_accumulator(ScalarType t) {
+  return t == ScalarType::Float || t == ScalarType::Double;
+}
+
+inline bool is_gradient(ScalarType t) {
+  return is_accumulator(t) || t == ScalarType::Half || t == ScalarType::BFloat16;
+}
+
+// float64 accumulates in float64, everything else in float32.
+inline ScalarType accumulator_of(ScalarType t) {
+  return t == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
+}
+
+inline void check_stack(const Tensor& grads, const char* op) {
+  STD_TORCH_CHECK(grads.dim() == 5, op, ": grads must be [B,n,C,H,W], got ", grads.dim(),
+                  " dimensions");
+  STD_TORCH_CHECK(is_gradient(grads.scalar_type()), op,
+                  ": grads must be float32, float64, float16 or bfloat16");
+  for (int64_t d = 0; d < 5; ++d) {
+    STD_TORCH_CHECK(grads.size(d) > 0, op, ": grads has an empty axis ", d);
+  }
+}
+
+inline void check_percents(const std::vector<double>& p, int64_t count, const char* op) {
+  STD_TORCH_CHECK(!p.empty(), op, ": p must hold at least one percent");
+  for (const double value : p) {
+    STD_TORCH_CHECK(value >= 0.0 && value <= 100.0, op, ": p must lie in [0, 100], got ", value);
+    STD_TORCH_CHECK(count >= 2 || value == 0.0, op,
+                    ": a variance needs n >= 2 gradients, got n = ", count, " with p = ", value);
+  }
+}
+
+inline void check_state(const Tensor& t, const Tensor& like, const char* name, const char* op) {
+  STD_TORCH_CHECK(t.dim() == 4 && t.is_contiguous(), op, ": ", name,
+                  " must be a contiguous [B,C,H,W] tensor");
+  STD_TORCH_CHECK(t.scalar_type() == like.scalar_type() && is_accumulator(t.scalar_type()), op, ": ",
+                  name, " must be float32 or float64, all state tensors alike");
+  for (int64_t d = 0; d < 4; ++d) {
+    STD_TORCH_CHECK(t.size(d) == like.size(d), op, ": ", name, " differs in size along axis ", d);
+  }
+}
+
+}  // namespace gag_fast

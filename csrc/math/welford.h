@@ -1,0 +1,48 @@
+// Running statistics of one pixel's gradients. Torch-free, host and device.
+//
+// Welford's recurrence over d = g - shift, where shift is the pixel's first gradient. The shift costs
+// one subtraction a sample and buys accuracy: in float32, plain Welford loses digits in proportion to
+// |mean| / std, whereas g - shift is exact when |mean| >> std (Sterbenz) and harmless otherwise.
+#pragma once
+
+#if defined(__CUDACC__)
+#define GAG_HD __host__ __device__ __forceinline__
+#else
+#define GAG_HD inline __attribute__((always_inline))
+#endif
+
+namespace gag_fast {
+
+template <typename T>
+struct Moments {
+  T shift;    // first gradient
+  T mean;     // of g - shift
+  T m2;       // sum of squared deviations from the mean; variance = m2 / (n - 1), Eq. 3.3
+  T absmean;  // running SUM of |g| while accumulating, divided by n at the end, Eq. 3.2
+};
+
+template <typename T>
+GAG_HD T magnitude(T x) {
+  return x < T(0) ? -x : x;
+}
+
+// The first gradient: everything is known without arithmetic.
+template <typename T>
+GAG_HD void first_sample(Moments<T>& s, T g) {
+  s.shift = g;
+  s.mean = T(0);
+  s.m2 = T(0);
+  s.absmean = magnitude(g);
+}
+
+// One more gradient; `inverse` = 1 / (samples including this one), the same for every pixel.
+template <typename T>
+GAG_HD void next_sample(Moments<T>& s, T g, T inverse) {
+  const T d = g - s.shift;
+  const T delta = d - s.mean;
+  s.mean = s.mean + delta * inverse;
+  s.m2 = s.m2 + delta * (d - s.mean);
+  s.absmean = s.absmean + magnitude(g);
+}
+
+}  // namespace gag_fast

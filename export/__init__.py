@@ -1,0 +1,1 @@
+"""Export of classifiers to ONNX."""

@@ -1,0 +1,129 @@
+"""Holds the imports to the picture in README.md: arrows go one way."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+# Every room, and the rooms it may import. A room is a module of gag_fast or a package with all
+# its modules; `export` is the top-level folder installed as gag_fast.export.
+ROOMS = {
+    "_library": set(),
+    "_fake": {"_library"},
+    "ops": {"_library", "_fake"},
+    "reference": set(),
+    "_inputs": set(),
+    "aggregate": {"ops", "_inputs"},
+    "attribution": {"ops", "_inputs", "aggregate"},
+    "explainer": {"attribution", "aggregate", "ops", "_inputs"},
+    "captum_api": {"explainer", "attribution", "aggregate"},
+    "quantus_api": {"explainer", "attribution"},
+    "models": set(),
+    "images": {"models"},
+    "export": {"models"},
+    "presets": set(),
+    "classifier": {"models", "_inputs"},
+    "perturb": {"ops", "presets"},
+    "metrics": {"ops", "_inputs", "presets", "perturb", "classifier"},
+    "data": {"images", "models"},
+    "report": {"images", "models", "presets"},
+    "runs": {
+        *{"data", "images", "models", "export", "classifier", "presets", "metrics"},
+        *{"explainer", "attribution", "report", "_progress"},
+    },
+    "_progress": set(),
+    "experiments": {
+        *{"runs", "data", "images", "models", "export", "classifier", "presets", "metrics"},
+        *{"explainer", "attribution", "aggregate", "report", "_progress"},
+    },
+    "demo": {"runs", "data", "images", "models", "export", "classifier", "metrics", "report", "explainer"},
+    "cli": {
+        *{"demo", "runs", "data", "images", "models", "export", "classifier", "presets"},
+        *{"metrics", "explainer", "report", "experiments", "_progress"},
+    },
+    "__main__": {"cli"},
+}
+
+
+def room_of(path: Path) -> str:
+    if path.is_relative_to(ROOT / "export"):
+        return "export"
+    parts = path.relative_to(ROOT / "gag_fast").parts
+    return parts[0] if len(parts) > 1 else path.stem
+
+
+def sources() -> list[Path]:
+    found = [*(ROOT / "gag_fast").rglob("*.py"), *(ROOT / "export").rglob("*.py")]
+    return sorted(p for p in found if p != ROOT / "gag_fast" / "__init__.py")
+
+
+def imported(path: Path) -> set[str]:
+    """The rooms that a file imports, wherever in the file the import stands."""
+    rooms = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        else:
+            continue
+        for name in names:
+            match = re.match(r"gag_fast\.(\w+)", name)
+            if match:
+                rooms.add(match.group(1))
+    return rooms
+
+
+@pytest.mark.parametrize("path", sources(), ids=lambda p: str(p.relative_to(ROOT)))
+def test_a_file_imports_only_what_its_room_may(path):
+    room = room_of(path)
+    assert room in ROOMS, f"{room} is not in the picture: add it here and in README.md"
+    public = {"__version__", "__path__", "_build_info"}
+    assert imported(path) - {room} - public <= ROOMS[room]
+
+
+def test_no_relative_imports():
+    for path in sources():
+        for node in ast.walk(ast.parse(path.read_text())):
+            assert not (isinstance(node, ast.ImportFrom) and node.level), f"{path}:{node.lineno}"
+
+
+def test_arrows_make_no_circle():
+    order, seen = [], set()
+
+    def visit(room, trail=()):
+        assert room not in trail, f"circle: {' -> '.join((*trail, room))}"
+        if room not in seen:
+            for below in ROOMS[room]:
+                visit(below, (*trail, room))
+            seen.add(room)
+            order.append(room)
+
+    for room in ROOMS:
+        visit(room)
+    assert len(order) == len(ROOMS)
+
+
+def test_metrics_never_see_the_explainers():
+    reached, todo = set(), ["metrics"]
+    while todo:
+        room = todo.pop()
+        if room not in reached:
+            reached.add(room)
+            todo += ROOMS[room]
+    assert not reached & {"attribution", "explainer", "aggregate"}
+
+
+def test_kernels_math_knows_nothing_of_torch():
+    for path in (ROOT / "csrc" / "math").glob("*.h"):
+        assert "torch/" not in path.read_text(), path
+
+
+def test_every_room_is_in_the_readme_picture():
+    text = (ROOT / "README.md").read_text()
+    for room in ROOMS:
+        if not room.startswith("_"):
+            assert re.search(rf"\b{room}\b", text), f"README.md does not show {room}"
