@@ -36,7 +36,7 @@ def _load_cpu() -> Path:
         torch.ops.load_library(str(path))
     except OSError as error:
         raise ImportError(
-            f"{path} does not load with torch {torch.__version__} (2.10 or newer is needed): {error}"
+            f"{path} does not load with torch {torch.__version__} (needs >= 2.10): {error}"
         ) from error
     return path
 

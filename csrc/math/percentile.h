@@ -3,8 +3,8 @@
 // numpy's linear percentile puts q at rank r = p/100 * (N - 1), between V(floor r) and V(ceil r) of
 // the sorted variances. Whatever the weight of the two, V >= q holds for exactly the same pixels as
 // V >= V(ceil r): q lies in (V(floor r), V(ceil r)], and no variance lies strictly between. So one
-// order statistic decides Eq. 3.4 and no interpolation can round it wrong. The rank is float64 as in
-// numpy: float32 picks other neighbours from N = 2^14 up.
+// order statistic decides Eq. 3.4 and no interpolation can round it wrong. The rank is float64 as
+// in numpy: float32 picks other neighbours from N = 2^14 up.
 #pragma once
 
 #include <cmath>

@@ -1,9 +1,12 @@
 // Running statistics of one pixel's gradients. Torch-free, host and device.
 //
-// Welford's recurrence over d = g - shift, where shift is the pixel's first gradient. The shift costs
-// one subtraction a sample and buys accuracy: in float32, plain Welford loses digits in proportion to
-// |mean| / std, whereas g - shift is exact when |mean| >> std (Sterbenz) and harmless otherwise.
+// Welford's recurrence over d = g - shift, where shift is the pixel's first gradient. The shift
+// costs one subtraction a sample and buys accuracy: in float32, plain Welford loses digits in
+// proportion to |mean| / std, whereas g - shift is exact when |mean| >> std (Sterbenz) and harmless
+// otherwise.
 #pragma once
+
+#include <cmath>
 
 #if defined(__CUDACC__)
 #define GAG_HD __host__ __device__ __forceinline__
@@ -23,26 +26,45 @@ struct Moments {
 
 template <typename T>
 GAG_HD T magnitude(T x) {
-  return x < T(0) ? -x : x;
+  return std::fabs(x);
 }
 
-// The first gradient: everything is known without arithmetic.
+// The first gradient: everything is known without arithmetic. T may be a SIMD vector, whose
+// magnitude only its caller knows how to take.
 template <typename T>
-GAG_HD void first_sample(Moments<T>& s, T g) {
+GAG_HD void first_sample(Moments<T>& s, T g, T magnitude_g) {
   s.shift = g;
-  s.mean = T(0);
-  s.m2 = T(0);
-  s.absmean = magnitude(g);
+  s.mean = T{};
+  s.m2 = T{};
+  s.absmean = magnitude_g;
 }
+
+struct Plus {
+  template <typename T>
+  GAG_HD T operator()(T a, T b) const {
+    return a + b;
+  }
+};
 
 // One more gradient; `inverse` = 1 / (samples including this one), the same for every pixel.
-template <typename T>
-GAG_HD void next_sample(Moments<T>& s, T g, T inverse) {
+// `plus` is a + b, which a backend may have a second execution unit for.
+template <typename T, typename Sum = Plus>
+GAG_HD void next_sample(Moments<T>& s, T g, T magnitude_g, T inverse, Sum plus = {}) {
   const T d = g - s.shift;
   const T delta = d - s.mean;
   s.mean = s.mean + delta * inverse;
-  s.m2 = s.m2 + delta * (d - s.mean);
-  s.absmean = s.absmean + magnitude(g);
+  s.m2 = plus(s.m2, delta * (d - s.mean));
+  s.absmean = plus(s.absmean, magnitude_g);
+}
+
+template <typename T>
+GAG_HD void first_sample(Moments<T>& s, T g) {
+  first_sample(s, g, magnitude(g));
+}
+
+template <typename T>
+GAG_HD void next_sample(Moments<T>& s, T g, T inverse) {
+  next_sample(s, g, magnitude(g), inverse);
 }
 
 }  // namespace gag_fast

@@ -1,0 +1,81 @@
+// The aggregation kernels as a table of functions, one table per SIMD level, chosen once at run
+// time. Torch-free. Every level gives the same bits (see aggregate_kernels.h).
+#pragma once
+
+#include <cstdint>
+
+namespace gag_fast {
+
+// Element types a gradient stack may have. Accumulation is in double for f64, else in float.
+enum Source : int { kF32 = 0, kF16 = 1, kBF16 = 2, kF64 = 3, kSources = 4 };
+
+// What summarise and finish found in their results, as bits.
+enum Taint : unsigned { kClean = 0, kAbsmeanNotFinite = 1, kVarianceNotFinite = 2 };
+
+// Running statistics of consecutive pixels: pointers to the first of them (math/welford.h).
+template <typename A>
+struct StatePointers {
+  A* shift;
+  A* mean;
+  A* m2;
+  A* abssum;
+};
+
+// A is the accumulator, float or double. Lengths and strides are in elements; a "run" is
+// consecutive memory, the same run of each sample lying `sample_stride` apart.
+template <typename A>
+struct AggregateKernels {
+  // Eq. 3.2 and 3.3 over n samples of a run. inverse[i] = 1 / (i + 1). variance == nullptr: the
+  // absgrad only. Returns Taint bits.
+  unsigned (*summarise[kSources])(const void* grads, int64_t sample_stride, int64_t n,
+                                  int64_t length, const A* inverse, A* variance, A* absmean);
+
+  // m more samples of a run into a state that holds `count`. inverse[i] = 1 / (count + i + 1).
+  void (*fold[kSources])(const void* grads, int64_t sample_stride, int64_t m, int64_t length,
+                         int64_t count, const A* inverse, StatePointers<A> state);
+
+  // variance = m2 / (count - 1), absmean = abssum / count: summarise's last step. variance ==
+  // nullptr: the absgrad only. In place is fine. Returns Taint bits.
+  unsigned (*finish)(const A* m2, const A* abssum, int64_t count, int64_t length, A* variance,
+                     A* absmean);
+
+  // Takes a run of `pixels` x `channels` apart: plane c, `plane_stride` apart, gets value c of
+  // each.
+  void (*take_apart)(const A* from, int64_t channels, int64_t pixels, A* planes,
+                     int64_t plane_stride);
+
+  // Appends the values in [low, high] to `inside`, returns how many; *below = how many are < low.
+  // `inside` needs room for all of them and one vector more (kMaxLanes).
+  int64_t (*bracket)(const A* values, int64_t length, A low, A high, A* inside, int64_t* below);
+
+  // Eq. 3.4 x 3.2 and the channel sum: out[i] = sum_c guided(variance[c][i], absmean[c][i],
+  // threshold[c]), planes `plane_stride` apart. variance == nullptr: guide 1 (p = 0). Widens
+  // [*low, *high] to the values written.
+  void (*blend)(const A* variance, const A* absmean, int64_t plane_stride, int64_t channels,
+                int64_t length, const A* threshold, A* out, A* low, A* high);
+
+  // map = (map - low) / (high - low).
+  void (*normalise)(A* map, int64_t length, A low, A high);
+};
+
+inline constexpr int kMaxLanes = 16;
+
+// One per translation unit guided_absgrad_<level>.cpp.
+namespace baseline {
+template <typename A>
+const AggregateKernels<A>& aggregate_kernels();
+}
+namespace avx2 {
+template <typename A>
+const AggregateKernels<A>& aggregate_kernels();
+}
+namespace avx512 {
+template <typename A>
+const AggregateKernels<A>& aggregate_kernels();
+}
+
+// The table for this CPU (cpu/simd.h). Call it once outside threads first: it may throw.
+template <typename A>
+const AggregateKernels<A>& aggregate_kernels();
+
+}  // namespace gag_fast

@@ -1,0 +1,5 @@
+#include "cpu/elementwise_kernels.h"
+
+namespace gag_fast {
+extern const ElementwiseKernels elementwise_avx512 = kKernels;
+}  // namespace gag_fast

@@ -1,0 +1,66 @@
+// gradient_stats_ on the CPU: more samples into running statistics, in place.
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/tensor.h>
+
+#include <algorithm>
+
+#include "checks.h"
+#include "cpu/aggregate.h"
+#include "cpu/stack_tensor.h"
+
+namespace gag_fast {
+namespace {
+
+template <typename A>
+void fold_all(Tensor& shift, Tensor& mean, Tensor& m2, Tensor& absmean, const Tensor& grads,
+              int64_t count) {
+  aggregate_kernels<A>();  // an unknown GAG_FAST_SIMD throws here rather than in a thread
+  const StackView view = view_of(grads);
+  const std::vector<A> inverse = inverses<A>(count, view.n);
+  const int64_t HW = view.pixels(), planes = view.C * HW;
+  const auto image = [&](Tensor& t, int64_t b) {
+    return static_cast<A*>(t.mutable_data_ptr()) + b * planes;
+  };
+  // Every pixel is its own: deal (image, pixel group) pairs evenly.
+  const int64_t groups = pixel_groups(HW);
+  torch::stable::parallel_for(0, view.B * groups, 16, [&](int64_t first, int64_t last) {
+    while (first < last) {
+      const int64_t b = first / groups, group = first % groups;
+      const int64_t some = std::min(groups - group, last - first);
+      fold_pixels<A>(view, b, group * kPixelGroup, std::min((group + some) * kPixelGroup, HW),
+                     count, inverse.data(),
+                     {image(shift, b), image(mean, b), image(m2, b), image(absmean, b)});
+      first += some;
+    }
+  });
+}
+
+void gradient_stats_(Tensor shift, Tensor mean, Tensor m2, Tensor absmean, const Tensor& grads,
+                     int64_t count) {
+  constexpr const char* kOp = "gradient_stats_";
+  check_stack(grads, kOp);
+  STD_TORCH_CHECK(count >= 0, kOp, ": count must not be negative, got ", count);
+  check_state(shift, shift, "shift", kOp);
+  check_state(mean, shift, "mean", kOp);
+  check_state(m2, shift, "m2", kOp);
+  check_state(absmean, shift, "absmean", kOp);
+  STD_TORCH_CHECK(shift.scalar_type() == accumulator_of(grads.scalar_type()), kOp,
+                  ": the state must be float64 for float64 gradients and float32 for others");
+  const int64_t axes[] = {0, 2, 3, 4};
+  for (int64_t d = 0; d < 4; ++d) {
+    STD_TORCH_CHECK(shift.size(d) == grads.size(axes[d]), kOp, ": axis ", d, " of the state is ",
+                    shift.size(d), " long, that of the gradients ", grads.size(axes[d]));
+  }
+  if (shift.scalar_type() == ScalarType::Double) {
+    fold_all<double>(shift, mean, m2, absmean, grads, count);
+  } else {
+    fold_all<float>(shift, mean, m2, absmean, grads, count);
+  }
+}
+
+}  // namespace
+}  // namespace gag_fast
+
+STABLE_TORCH_LIBRARY_IMPL(gag_fast, CPU, m) {
+  m.impl("gradient_stats_", TORCH_BOX(&gag_fast::gradient_stats_));
+}

@@ -1,0 +1,313 @@
+// guided_absgrad and guided_absgrad_from_stats on the CPU. See csrc/README.md for the plan.
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+
+#include <algorithm>
+#include <atomic>
+#include <limits>
+#include <optional>
+#include <vector>
+
+#include "checks.h"
+#include "cpu/aggregate.h"
+#include "cpu/select.h"
+#include "cpu/stack_tensor.h"
+#include "math/percentile.h"
+
+namespace gag_fast {
+namespace {
+
+// What a call wants of every image, and where the results go.
+template <typename A>
+struct Job {
+  int64_t C, HW;
+  std::vector<double> p;
+  bool normalize, keep_channels, need_variance;
+  A* out;              // [k, B, HW] or, keep_channels, [k, B, C, HW]
+  int64_t k_stride;    // elements between two percents' results
+  int64_t map_values;  // HW or C * HW
+};
+
+// One image's planar statistics and what else its maps need, all reused from image to image.
+template <typename A>
+struct Workspace {
+  A* variance;                  // [C, HW]
+  A* absmean;                   // [C, HW]
+  std::vector<unsigned> taint;  // [C], Taint bits
+  std::vector<A> threshold;     // [k, C]
+  std::vector<A> low, high;     // [k]
+};
+
+// How a step's loop is run: all of it here, or dealt to torch's threads.
+struct Serial {
+  template <typename Body>
+  void pixels(int64_t count, Body body) const {
+    body(int64_t{0}, count);
+  }
+  template <typename Body>
+  void items(int64_t count, Body body) const {
+    for (int64_t i = 0; i < count; ++i) body(i);
+  }
+};
+
+struct Parallel {
+  template <typename Body>
+  void pixels(int64_t count, Body body) const {
+    parallel_over_pixels(count, body);
+  }
+  template <typename Body>
+  void items(int64_t count, Body body) const {
+    torch::stable::parallel_for(0, count, 1, [&](int64_t first, int64_t last) {
+      for (int64_t i = first; i < last; ++i) body(i);
+    });
+  }
+};
+
+// The order statistic that decides the guide (math/percentile.h), for each percent and channel.
+// `scratch` has one row for each thread that may work at once.
+template <typename A, typename Loop>
+void find_thresholds(const Job<A>& job, Workspace<A>& work, const std::vector<A*>& scratch,
+                     const Loop& loop) {
+  const AggregateKernels<A>& kernels = aggregate_kernels<A>();
+  const int64_t rows = static_cast<int64_t>(job.p.size()) * job.C;
+  const int64_t tasks = static_cast<int64_t>(scratch.size());
+  loop.items(tasks, [&](int64_t task) {
+    for (int64_t row = task * rows / tasks; row < (task + 1) * rows / tasks; ++row) {
+      const double p = job.p[row / job.C];
+      const int64_t c = row % job.C;
+      if (work.taint[c] != kClean || p == 0.0) continue;
+      work.threshold[row] = select_kth(kernels, work.variance + c * job.HW, job.HW,
+                                       threshold_index(p, job.HW), scratch[task]);
+    }
+  });
+}
+
+// Steps after the statistics: thresholds, guide x absgrad and channel sum, min-max.
+template <typename A, typename Loop>
+void write_maps(const Job<A>& job, int64_t b, Workspace<A>& work, const std::vector<A*>& scratch,
+                const Loop& loop) {
+  const AggregateKernels<A>& kernels = aggregate_kernels<A>();
+  constexpr A kInfinity = std::numeric_limits<A>::infinity();
+  constexpr A kNaN = std::numeric_limits<A>::quiet_NaN();
+  constexpr int64_t kBlock = 1024;  // pixels whose statistics stay in L1 from percent to percent
+  const int64_t k = static_cast<int64_t>(job.p.size());
+  if (job.need_variance) find_thresholds(job, work, scratch, loop);
+
+  const auto spoils = [&](int64_t j, int64_t c) {
+    return (work.taint[c] &
+            (job.p[j] == 0.0 ? kAbsmeanNotFinite : kAbsmeanNotFinite | kVarianceNotFinite)) != 0;
+  };
+  const auto map_of = [&](int64_t j) { return job.out + j * job.k_stride + b * job.map_values; };
+  const auto variance_for = [&](int64_t j) { return job.p[j] == 0.0 ? nullptr : work.variance; };
+
+  if (job.keep_channels) {
+    loop.items(k * job.C, [&](int64_t item) {
+      const int64_t j = item / job.C, c = item % job.C;
+      A* row = map_of(j) + c * job.HW;
+      if (spoils(j, c)) {
+        std::fill(row, row + job.HW, kNaN);
+        return;
+      }
+      A low = kInfinity, high = -kInfinity;
+      const A* variance = variance_for(j);
+      kernels.blend(variance ? variance + c * job.HW : nullptr, work.absmean + c * job.HW, job.HW,
+                    1, job.HW, &work.threshold[j * job.C + c], row, &low, &high);
+    });
+    return;
+  }
+
+  std::vector<char> spoiled(k, 0);
+  for (int64_t j = 0; j < k; ++j) {
+    work.low[j] = kInfinity, work.high[j] = -kInfinity;
+    for (int64_t c = 0; c < job.C; ++c) spoiled[j] |= spoils(j, c);
+  }
+  loop.pixels(job.HW, [&](int64_t begin, int64_t end) {
+    std::vector<A> low(k, kInfinity), high(k, -kInfinity);
+    for (int64_t at = begin; at < end; at += kBlock) {
+      const int64_t length = std::min(kBlock, end - at);
+      for (int64_t j = 0; j < k; ++j) {
+        if (spoiled[j]) continue;
+        const A* variance = variance_for(j);
+        kernels.blend(variance ? variance + at : nullptr, work.absmean + at, job.HW, job.C, length,
+                      &work.threshold[j * job.C], map_of(j) + at, &low[j], &high[j]);
+      }
+    }
+    for (int64_t j = 0; j < k; ++j) {
+      // Minima and maxima do not depend on the order they are found in.
+      std::atomic_ref<A> lowest(work.low[j]), highest(work.high[j]);
+      A seen = lowest.load();
+      while (low[j] < seen && !lowest.compare_exchange_weak(seen, low[j])) {
+      }
+      seen = highest.load();
+      while (high[j] > seen && !highest.compare_exchange_weak(seen, high[j])) {
+      }
+    }
+  });
+  loop.pixels(job.HW, [&](int64_t begin, int64_t end) {
+    for (int64_t j = 0; j < k; ++j) {
+      A* map = map_of(j);
+      // A channel sum that overflowed has no min-max either.
+      const bool no_range = job.normalize && !(work.high[j] < kInfinity);
+      if (spoiled[j] || no_range) {
+        std::fill(map + begin, map + end, kNaN);
+      } else if (job.normalize && work.low[j] == work.high[j]) {
+        std::fill(map + begin, map + end, A(0));
+      } else if (job.normalize) {
+        kernels.normalise(map + begin, end - begin, work.low[j], work.high[j]);
+      }
+    }
+  });
+}
+
+// Runs job over all images. statistics(b, begin, end, work, taint) fills the workspace for a pixel
+// range. Images go to threads whole, so that an image's statistics stay in its core's cache; the
+// images left over, fewer than threads, are shared pixel range by pixel range.
+template <typename A, typename Statistics>
+void run(const Job<A>& job, int64_t B, const Tensor& like, Statistics statistics) {
+  aggregate_kernels<A>();  // an unknown GAG_FAST_SIMD throws here rather than in a thread
+  const int64_t threads = std::max<int64_t>(1, torch::stable::get_num_threads());
+  const int64_t tasks = B >= threads ? threads : 1;
+  const int64_t each = B >= threads ? B / threads : 0;
+  const int64_t k = static_cast<int64_t>(job.p.size());
+  const int64_t planes = job.C * job.HW;
+  const int64_t row = job.HW + kMaxLanes;  // select_kth's scratch
+  const bool shared = each * tasks < B;
+  const int64_t maps = job.need_variance ? 2 * planes : planes;
+  const int64_t selections = std::min(threads, job.C);  // at once, in an image that is shared
+  const int64_t rows =
+      !job.need_variance ? 0 : (shared ? std::max(tasks, selections) : tasks) * row;
+  const int64_t size[] = {tasks * maps + rows};
+  Tensor memory = torch::stable::new_empty(like, {size, 1});
+  A* const base = static_cast<A*>(memory.mutable_data_ptr());
+
+  const auto workspace = [&](int64_t task) {
+    A* at = base + task * maps;
+    return Workspace<A>{job.need_variance ? at + planes : nullptr,
+                        at,
+                        std::vector<unsigned>(job.C),
+                        std::vector<A>(k * job.C),
+                        std::vector<A>(k),
+                        std::vector<A>(k)};
+  };
+  const auto scratch = [&](int64_t task) { return base + tasks * maps + task * row; };
+
+  if (each > 0) {
+    torch::stable::parallel_for(0, tasks, 1, [&](int64_t first, int64_t last) {
+      for (int64_t task = first; task < last; ++task) {
+        Workspace<A> work = workspace(task);
+        for (int64_t b = task * each; b < (task + 1) * each; ++b) {
+          std::fill(work.taint.begin(), work.taint.end(), 0u);
+          statistics(b, int64_t{0}, job.HW, work, work.taint.data());
+          write_maps(job, b, work, {scratch(task)}, Serial{});
+        }
+      }
+    });
+  }
+  if (!shared) return;
+  Workspace<A> work = workspace(0);
+  std::vector<A*> row_scratch(selections);
+  for (int64_t i = 0; i < selections; ++i) row_scratch[i] = scratch(i);
+  for (int64_t b = each * tasks; b < B; ++b) {
+    std::fill(work.taint.begin(), work.taint.end(), 0u);
+    parallel_over_pixels(job.HW, [&](int64_t begin, int64_t end) {
+      std::vector<unsigned> taint(job.C);
+      statistics(b, begin, end, work, taint.data());
+      for (int64_t c = 0; c < job.C; ++c) {
+        if (taint[c] != kClean) std::atomic_ref<unsigned>(work.taint[c]).fetch_or(taint[c]);
+      }
+    });
+    write_maps(job, b, work, row_scratch, Parallel{});
+  }
+}
+
+template <typename A>
+Job<A> make_job(Tensor& out, int64_t B, int64_t C, int64_t HW, const std::vector<double>& p,
+                bool normalize, bool keep_channels) {
+  Job<A> job;
+  job.C = C, job.HW = HW, job.p = p;
+  job.normalize = normalize, job.keep_channels = keep_channels;
+  job.need_variance = std::any_of(p.begin(), p.end(), [](double v) { return v != 0.0; });
+  job.out = static_cast<A*>(out.mutable_data_ptr());
+  job.map_values = keep_channels ? C * HW : HW;
+  job.k_stride = B * job.map_values;
+  return job;
+}
+
+Tensor new_maps(const Tensor& like, ScalarType type, int64_t k, int64_t B, int64_t C, int64_t H,
+                int64_t W, bool keep_channels) {
+  const std::vector<int64_t> size =
+      keep_channels ? std::vector<int64_t>{k, B, C, H, W} : std::vector<int64_t>{k, B, H, W};
+  return torch::stable::new_empty(like, {size.data(), size.size()}, type);
+}
+
+template <typename A>
+void from_stack(const Tensor& grads, const std::vector<double>& p, bool normalize,
+                bool keep_channels, Tensor& out) {
+  const StackView view = view_of(grads);
+  const auto job = make_job<A>(out, view.B, view.C, view.pixels(), p, normalize, keep_channels);
+  const std::vector<A> inverse = inverses<A>(0, view.n);
+  run(job, view.B, out,
+      [&](int64_t b, int64_t begin, int64_t end, const Workspace<A>& work, unsigned* taint) {
+        summarise_pixels(view, b, begin, end, inverse.data(), work.variance, work.absmean, taint);
+      });
+}
+
+template <typename A>
+void from_stats(const Tensor& m2, const Tensor& absmean, int64_t count,
+                const std::vector<double>& p, bool normalize, bool keep_channels, Tensor& out) {
+  const int64_t B = m2.size(0), C = m2.size(1), HW = m2.size(2) * m2.size(3);
+  const auto job = make_job<A>(out, B, C, HW, p, normalize, keep_channels);
+  const A* squares = static_cast<const A*>(m2.const_data_ptr());
+  const A* sums = static_cast<const A*>(absmean.const_data_ptr());
+  const AggregateKernels<A>& kernels = aggregate_kernels<A>();
+  run(job, B, out,
+      [&](int64_t b, int64_t begin, int64_t end, const Workspace<A>& work, unsigned* taint) {
+        for (int64_t c = 0; c < C; ++c) {
+          const int64_t from = (b * C + c) * HW + begin, to = c * HW + begin;
+          taint[c] |=
+              kernels.finish(squares + from, sums + from, count, end - begin,
+                             work.variance ? work.variance + to : nullptr, work.absmean + to);
+        }
+      });
+}
+
+Tensor guided_absgrad(const Tensor& grads, std::vector<double> p, bool normalize,
+                      bool keep_channels) {
+  check_stack(grads, "guided_absgrad");
+  check_percents(p, grads.size(1), "guided_absgrad");
+  const ScalarType type = accumulator_of(grads.scalar_type());
+  Tensor out = new_maps(grads, type, static_cast<int64_t>(p.size()), grads.size(0), grads.size(2),
+                        grads.size(3), grads.size(4), keep_channels);
+  if (type == ScalarType::Double) {
+    from_stack<double>(grads, p, normalize, keep_channels, out);
+  } else {
+    from_stack<float>(grads, p, normalize, keep_channels, out);
+  }
+  return out;
+}
+
+Tensor guided_absgrad_from_stats(const Tensor& m2, const Tensor& absmean, int64_t count,
+                                 std::vector<double> p, bool normalize, bool keep_channels) {
+  check_state(m2, m2, "m2", "guided_absgrad_from_stats");
+  check_state(absmean, m2, "absmean", "guided_absgrad_from_stats");
+  STD_TORCH_CHECK(count >= 1, "guided_absgrad_from_stats: count must be at least 1, got ", count);
+  STD_TORCH_CHECK(m2.numel() > 0, "guided_absgrad_from_stats: m2 has an empty axis");
+  check_percents(p, count, "guided_absgrad_from_stats");
+  Tensor out = new_maps(m2, m2.scalar_type(), static_cast<int64_t>(p.size()), m2.size(0),
+                        m2.size(1), m2.size(2), m2.size(3), keep_channels);
+  if (m2.scalar_type() == ScalarType::Double) {
+    from_stats<double>(m2, absmean, count, p, normalize, keep_channels, out);
+  } else {
+    from_stats<float>(m2, absmean, count, p, normalize, keep_channels, out);
+  }
+  return out;
+}
+
+}  // namespace
+}  // namespace gag_fast
+
+STABLE_TORCH_LIBRARY_IMPL(gag_fast, CPU, m) {
+  m.impl("guided_absgrad", TORCH_BOX(&gag_fast::guided_absgrad));
+  m.impl("guided_absgrad_from_stats", TORCH_BOX(&gag_fast::guided_absgrad_from_stats));
+}

@@ -1,0 +1,2 @@
+#define GAG_FAST_ISA avx2
+#include "cpu/aggregate_kernels.h"

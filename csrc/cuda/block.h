@@ -1,0 +1,133 @@
+// How the kernels of this folder are written, so that a machine without a GPU can run them.
+//
+// A kernel is a functor: its members are the launch parameters, `operator()(Block&)` is the body. A
+// body is a sequence of phases; a phase is a function of the thread index over shared memory that
+// the block hands out, and a barrier ends it:
+//
+//   block.phase([&](int t) { sums[t] = ...; });                 // all threads, then a barrier
+//   block.last_phase([&](int t) { if (t == 0) *out = sums[0]; });  // all threads, no barrier
+//
+// Nothing lives across phases in a thread's own variables: what one phase leaves to the next is in
+// shared or global memory. Control flow between phases is the same for the whole block, so it
+// depends on launch parameters, on block.index(), on what `arrive` returned or on global memory that
+// nobody changes any more.
+//
+// This file holds the block of a GPU, where a phase is the thread's own code and __syncthreads().
+// emulation/block.h holds the block of the tests, where a phase is a loop over all threads, in any
+// order, that also watches for two threads touching one address without a barrier between them. The
+// bodies are the same source.
+//
+// What a body may ask of its block:
+//   index()               blockIdx.x
+//   shared<T>(offset)     T[] at a byte offset of the block's shared memory
+//   watched(pointer)      the same pointer, and the emulation watches accesses through it: for
+//                         global memory by which threads or blocks speak to one another
+//   atomic_add, atomic_or, atomic_max(pointer, value)   shared or global; add returns the old value
+//   fresh(pointer)        reads global memory that another block may have written: past the L1 cache
+//   arrive(counter, n)    a release, a count, an acquire: true in the last of n blocks to call it,
+//                         which then sees what the others wrote before. After a phase
+#pragma once
+
+#include <cstdint>
+
+#if defined(__CUDACC__)
+#define GAG_BODY __device__ __forceinline__
+#define GAG_UNROLL _Pragma("unroll")
+#define GAG_UNROLL_NEVER _Pragma("unroll 1")
+#else
+#define GAG_BODY inline
+#define GAG_UNROLL
+#define GAG_UNROLL_NEVER
+#endif
+
+namespace gag_fast::cuda {
+
+template <typename T>
+struct KeyOf;
+template <>
+struct KeyOf<float> {
+  using type = uint32_t;
+  static constexpr int bits = 31;  // the sign of a value >= 0 says nothing
+};
+template <>
+struct KeyOf<double> {
+  using type = uint64_t;
+  static constexpr int bits = 63;
+};
+template <typename T>
+using Key = typename KeyOf<T>::type;
+
+// Inverse of order_key (math/percentile.h).
+template <typename T>
+GAG_BODY T from_key(Key<T> key) {
+  T value;
+  static_assert(sizeof value == sizeof key);
+  __builtin_memcpy(&value, &key, sizeof value);
+  return value;
+}
+
+#if defined(__CUDACC__)
+
+class GpuBlock {
+ public:
+  GAG_BODY uint32_t index() const { return blockIdx.x; }
+
+  template <typename F>
+  GAG_BODY void phase(F body) {
+    body(static_cast<int>(threadIdx.x));
+    __syncthreads();
+  }
+
+  template <typename F>
+  GAG_BODY void last_phase(F body) {
+    body(static_cast<int>(threadIdx.x));
+  }
+
+  template <typename T>
+  GAG_BODY T* shared(int offset) const {
+    extern __shared__ __align__(16) unsigned char gag_shared_memory[];
+    return reinterpret_cast<T*>(gag_shared_memory + offset);
+  }
+
+  template <typename T>
+  GAG_BODY T* watched(T* pointer) const {
+    return pointer;
+  }
+
+  GAG_BODY uint32_t atomic_add(uint32_t* p, uint32_t value) const { return atomicAdd(p, value); }
+  GAG_BODY void atomic_or(uint32_t* p, uint32_t value) const { atomicOr(p, value); }
+  GAG_BODY void atomic_max(uint32_t* p, uint32_t value) const { atomicMax(p, value); }
+  GAG_BODY void atomic_max(uint64_t* p, uint64_t value) const {
+    atomicMax(reinterpret_cast<unsigned long long*>(p), static_cast<unsigned long long>(value));
+  }
+
+  GAG_BODY uint32_t fresh(const uint32_t* p) const { return __ldcg(p); }
+  GAG_BODY uint64_t fresh(const uint64_t* p) const {
+    return __ldcg(reinterpret_cast<const unsigned long long*>(p));
+  }
+
+  GAG_BODY bool arrive(uint32_t* counter, uint32_t blocks) const {
+    // The barrier before (of the phase) makes the block's writes thread 0's to release: the fence
+    // is cumulative. The one after hands what thread 0 acquired to the block.
+    __shared__ uint32_t is_last;
+    if (threadIdx.x == 0) {
+      __threadfence();
+      is_last = atomicAdd(counter, 1u) == blocks - 1;
+      __threadfence();
+    }
+    __syncthreads();
+    return is_last != 0;
+  }
+};
+
+// One instantiation per kernel functor.
+template <typename Kernel>
+__global__ void __launch_bounds__(Kernel::kThreads, Kernel::kBlocksPerMultiprocessor)
+    run_kernel(const __grid_constant__ Kernel kernel) {
+  GpuBlock block;
+  kernel(block);
+}
+
+#endif
+
+}  // namespace gag_fast::cuda

@@ -1,0 +1,276 @@
+// Which kernels an aggregation operator launches, with what grids and in what memory. Torch-free:
+// guided_absgrad.cu runs it on a GPU, emulation/harness.cpp on the CPU.
+//
+//   memset      counters (a few KB per row)
+//   Statistics  stack -> m2, sum of |g|, first-digit counts        or Summarise, from statistics
+//   Selection   m2 -> one threshold per row and percent            (once per 64 percents)
+//   ChannelSum  m2, sum -> maps, their ranges                      or EachChannel: channels="keep"
+//   Normalise   maps in place
+//
+// p = 0 alone skips Selection, m2 and the counts. A `Device` offers launch(kernel, blocks),
+// zero(pointer, bytes) and multiprocessors(), all on one stream.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <stdexcept>
+#include <vector>
+
+#include "cuda/saliency.h"
+#include "cuda/selection.h"
+#include "cuda/stack.h"
+#include "cuda/statistics.h"
+#include "math/percentile.h"
+
+namespace gag_fast::cuda {
+
+inline int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+// What is asked of [images, channels, pixels] statistics over `count` samples.
+struct Request {
+  int64_t images, channels, pixels, count;
+  std::vector<double> p;
+  bool normalize, keep_channels;
+
+  int64_t rows() const { return images * channels; }
+  int64_t percents() const { return static_cast<int64_t>(p.size()); }
+  bool guides() const {
+    return std::any_of(p.begin(), p.end(), [](double value) { return value != 0.0; });
+  }
+  bool long_rows() const { return pixels > kShortRow; }
+  bool ranges() const { return normalize && !keep_channels; }
+};
+
+// Byte offsets in one workspace (its start a multiple of 256, as torch's allocator gives). Everything
+// before `zeroed` must be 0 at the start.
+struct Workspace {
+  int64_t histogram, taint, found, arrived, range, zeroed;
+  int64_t thresholds, candidates, m2, sum, bytes;
+};
+
+// own_statistics: m2 and sum are to be computed, not given.
+template <typename A>
+Workspace plan_workspace(const Request& request, bool own_statistics) {
+  const int64_t rows = request.rows();
+  const int64_t launches = request.guides() ? divide_up(request.percents(), kMostPercents) : 0;
+  const bool select_long = request.guides() && request.long_rows();
+  int64_t at = 0;
+  const auto take = [&](bool wanted, int64_t bytes) {
+    const int64_t offset = at;
+    if (wanted) at += divide_up(bytes, 256) * 256;
+    return offset;
+  };
+  Workspace w{};
+  w.histogram = take(select_long, rows * kFirstBins * 4);
+  w.taint = take(true, rows * 4);
+  w.found = take(select_long, launches * rows * 4);
+  w.arrived = take(select_long, launches * rows * 4);
+  w.range = take(request.ranges(), request.percents() * request.images * sizeof(Range<A>));
+  w.zeroed = at;
+  w.thresholds = take(request.guides(), rows * request.percents() * sizeof(A));
+  w.candidates = take(select_long, rows * request.pixels * sizeof(A));
+  w.m2 = take(own_statistics && request.guides(), rows * request.pixels * sizeof(A));
+  w.sum = take(own_statistics, rows * request.pixels * sizeof(A));
+  w.bytes = at;
+  return w;
+}
+
+template <typename T>
+T* at_offset(void* workspace, int64_t offset) {
+  return reinterpret_cast<T*>(static_cast<unsigned char*>(workspace) + offset);
+}
+
+template <typename Device, typename Kernel>
+void launch(Device& device, const Kernel& kernel, int64_t blocks) {
+  if (blocks > INT32_MAX) {
+    throw std::runtime_error("the tensor is too large for one launch; split the batch");
+  }
+  device.launch(kernel, static_cast<uint32_t>(blocks));
+}
+
+// Tiles for `groups` groups of `elements`. A block takes several tiles when there are many, to
+// spread what it pays once (clearing and flushing counts); never so many that the device's last wave
+// of blocks is a long one.
+template <typename Device>
+Tiles make_tiles(Device& device, int64_t groups, int64_t elements, int64_t per_tile) {
+  constexpr int64_t kMostRounds = 8, kBlocksPerMultiprocessor = 16;
+  const int64_t tiles = divide_up(elements, per_tile);
+  const int64_t enough = kBlocksPerMultiprocessor * device.multiprocessors();
+  const int64_t rounds = std::clamp<int64_t>(groups * tiles / enough, 1,
+                                             std::min<int64_t>(kMostRounds, tiles));
+  return {elements, static_cast<uint32_t>(divide_up(tiles, rounds)), static_cast<int>(rounds)};
+}
+
+template <typename S>
+void check_sizes(const Stack<S>& stack) {
+  if (stack.height * stack.width > INT32_MAX || stack.channels > INT32_MAX ||
+      stack.samples > INT32_MAX) {
+    throw std::runtime_error("a stack has more than 2^31 - 1 pixels, channels or samples");
+  }
+}
+
+// ---- the stages ----------------------------------------------------------------------------------
+
+// Launches a kernel that reads the stack; `rest` are its members after stack and tiles.
+template <template <typename, Layout> class Kernel, Layout kLayout, typename S, typename Device,
+          typename... Rest>
+void launch_over(Device& device, const Stack<S>& stack, Rest... rest) {
+  using K = Kernel<S, kLayout>;
+  const bool by_image = kLayout == Layout::kInterleaved;
+  const int64_t groups = stack.images * (by_image ? 1 : stack.channels);
+  const int64_t elements = stack.height * stack.width * (by_image ? stack.channels : 1);
+  const int64_t per_tile = static_cast<int64_t>(K::kThreads) * K::kLanes;
+  const Tiles tiles = make_tiles(device, groups, elements, per_tile);
+  launch(device, K{stack, tiles, rest...}, groups * tiles.blocks);
+}
+
+template <template <typename, Layout> class Kernel, typename S, typename Device, typename... Rest>
+void launch_over(Device& device, Layout layout, const Stack<S>& stack, Rest... rest) {
+  switch (layout) {
+    case Layout::kPlanes:
+      return launch_over<Kernel, Layout::kPlanes>(device, stack, rest...);
+    case Layout::kInterleaved:
+      return launch_over<Kernel, Layout::kInterleaved>(device, stack, rest...);
+    case Layout::kScattered:
+      return launch_over<Kernel, Layout::kScattered>(device, stack, rest...);
+  }
+}
+
+// Blocks per row: several for each multiprocessor, each with a good piece to read.
+template <typename Device>
+int64_t parts_of_row(Device& device, int64_t rows, int64_t pixels) {
+  constexpr int64_t kBlocksPerMultiprocessor = 4, kSmallestPart = 8192;
+  return std::clamp<int64_t>(kBlocksPerMultiprocessor * device.multiprocessors() / rows, 1,
+                             divide_up(pixels, kSmallestPart));
+}
+
+template <typename A, typename Device>
+void launch_selection(Device& device, const Request& request, const Workspace& w, void* workspace,
+                      const A* m2) {
+  const int64_t rows = request.rows();
+  const bool long_rows = request.long_rows();
+  Selection<A> kernel{};
+  kernel.m2 = m2;
+  kernel.histogram = long_rows ? at_offset<uint32_t>(workspace, w.histogram) : nullptr;
+  kernel.candidates = at_offset<Key<A>>(workspace, w.candidates);
+  kernel.threshold_stride = request.percents();
+  kernel.pixels = static_cast<uint32_t>(request.pixels);
+  kernel.parts = static_cast<uint32_t>(
+      long_rows ? parts_of_row(device, rows, request.pixels) : 1);
+  kernel.freedom = static_cast<A>(request.count - 1);
+  for (int64_t first = 0; first < request.percents(); first += kMostPercents) {
+    const int64_t counters = first / kMostPercents * rows * 4;
+    kernel.found = at_offset<uint32_t>(workspace, w.found + counters);
+    kernel.arrived = at_offset<uint32_t>(workspace, w.arrived + counters);
+    kernel.thresholds = at_offset<A>(workspace, w.thresholds) + first;
+    kernel.percents.count =
+        static_cast<int>(std::min<int64_t>(kMostPercents, request.percents() - first));
+    for (int i = 0; i < kernel.percents.count; ++i) {
+      const double p = request.p[first + i];
+      kernel.percents.index[i] =
+          p == 0.0 ? kNoGuide : static_cast<uint32_t>(threshold_index(p, request.pixels));
+    }
+    launch(device, kernel, rows * kernel.parts);
+  }
+}
+
+template <int kLanes, typename A, typename Device>
+void launch_maps(Device& device, const Request& request, const Summaries<A>& from, Range<A>* ranges,
+                 A* out) {
+  const int64_t per_block = 256 * kLanes;
+  const uint32_t blocks = static_cast<uint32_t>(divide_up(request.pixels, per_block));
+  if (request.keep_channels) {
+    using Kernel = EachChannel<A, kLanes>;
+    static_assert(Kernel::kThreads == 256);
+    launch(device, Kernel{from, request.rows(), blocks, out}, request.rows() * blocks);
+    return;
+  }
+  if (request.percents() == 1) {
+    launch(device, ChannelSum<A, kLanes, 1>{from, request.images, blocks, out, ranges},
+           request.images * blocks);
+  } else {
+    launch(device, ChannelSum<A, kLanes, 8>{from, request.images, blocks, out, ranges},
+           request.images * blocks);
+  }
+  if (ranges) {
+    launch(device, Normalise<A, kLanes>{out, ranges, request.pixels, blocks},
+           request.percents() * request.images * blocks);
+  }
+}
+
+// Everything after the statistics and their summary.
+template <typename A, typename Device>
+void make_maps(Device& device, const Request& request, const Workspace& w, void* workspace,
+               const A* m2, const A* sum, A* out) {
+  if (request.guides()) launch_selection<A>(device, request, w, workspace, m2);
+  Summaries<A> from{};
+  from.m2 = request.guides() ? m2 : nullptr;
+  from.sum = sum;
+  from.thresholds = at_offset<A>(workspace, w.thresholds);
+  from.taint = at_offset<uint32_t>(workspace, w.taint);
+  from.percents = request.percents();
+  from.channels = request.channels;
+  from.pixels = request.pixels;
+  from.samples = static_cast<A>(request.count);
+  from.freedom = static_cast<A>(request.count - 1);
+  Range<A>* ranges = request.ranges() ? at_offset<Range<A>>(workspace, w.range) : nullptr;
+  const auto aligned = [](const void* p) { return reinterpret_cast<uintptr_t>(p) % 16 == 0; };
+  if (request.pixels % kWide<A> == 0 && aligned(m2) && aligned(sum) && aligned(out)) {
+    launch_maps<kWide<A>>(device, request, from, ranges, out);
+  } else {
+    launch_maps<1>(device, request, from, ranges, out);
+  }
+}
+
+template <typename A>
+RowSummary row_summary(const Request& request, const Workspace& w, void* workspace) {
+  const bool counts = request.guides() && request.long_rows();
+  return {counts ? at_offset<uint32_t>(workspace, w.histogram) : nullptr,
+          at_offset<uint32_t>(workspace, w.taint)};
+}
+
+// ---- the operators -------------------------------------------------------------------------------
+
+// guided_absgrad. `out` is [k,B,HW] or, keep_channels, [k,B,C,HW].
+template <typename S, typename Device>
+void guided_absgrad_on(Device& device, const Stack<S>& stack, const Request& request,
+                       const Workspace& w, void* workspace, Accumulator<S>* out) {
+  using A = Accumulator<S>;
+  check_sizes(stack);
+  A* m2 = request.guides() ? at_offset<A>(workspace, w.m2) : nullptr;
+  A* sum = at_offset<A>(workspace, w.sum);
+  const RowSummary rows = row_summary<A>(request, w, workspace);
+  device.zero(workspace, w.zeroed);
+  launch_over<Statistics>(device, layout_of(stack), stack, m2, sum, rows);
+  make_maps<A>(device, request, w, workspace, m2, sum, out);
+}
+
+// guided_absgrad_from_stats: m2 and sum [B,C,HW], contiguous.
+template <typename A, typename Device>
+void guided_absgrad_from_stats_on(Device& device, const A* m2, const A* sum,
+                                  const Request& request, const Workspace& w, void* workspace,
+                                  A* out) {
+  const Tiles tiles =
+      make_tiles(device, request.rows(), request.pixels, Summarise<A>::kThreads);
+  device.zero(workspace, w.zeroed);
+  launch(device, Summarise<A>{m2, sum, tiles, row_summary<A>(request, w, workspace)},
+         request.rows() * tiles.blocks);
+  make_maps<A>(device, request, w, workspace, m2, sum, out);
+}
+
+// gradient_stats_: the state arrays are [B,C,HW], contiguous.
+template <typename S, typename Device>
+void gradient_stats_on(Device& device, const Stack<S>& stack, int64_t count, Accumulator<S>* shift,
+                       Accumulator<S>* mean, Accumulator<S>* m2, Accumulator<S>* sum) {
+  check_sizes(stack);
+  // The state is contiguous; its 16-byte stores need its addresses to be multiples of 16.
+  const auto aligned = [](const void* p) { return reinterpret_cast<uintptr_t>(p) % 16 == 0; };
+  Layout layout = layout_of(stack);
+  if (layout == Layout::kPlanes &&
+      !(aligned(shift) && aligned(mean) && aligned(m2) && aligned(sum))) {
+    layout = Layout::kScattered;
+  }
+  launch_over<Fold>(device, layout, stack, count, shift, mean, m2, sum);
+}
+
+}  // namespace gag_fast::cuda

@@ -1,0 +1,145 @@
+"""What users hand in, turned into what the operators take; refuses the rest in one clear line."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+_DTYPE_NAMES = "float32, float64, float16 or bfloat16"
+CHANNELS = ("sum", "keep")
+
+# Anything a gradient, or a stack of them, may arrive as.
+ArrayLike = Tensor | np.ndarray
+
+
+def describe(value: Any) -> str:
+    """A value in a few words, for error messages: type, shape and dtype, never the contents."""
+    if isinstance(value, Tensor):
+        return f"a {value.dtype} tensor of shape {list(value.shape)}"
+    if isinstance(value, np.ndarray):
+        return f"a {value.dtype} array of shape {list(value.shape)}"
+    if isinstance(value, (str, int, float, type(None))):
+        return f"{type(value).__name__} {value!r}"
+    return f"a {type(value).__name__}"
+
+
+def from_array(value: np.ndarray, name: str) -> Tensor:
+    """A NumPy array as a tensor over the same memory, copied only where torch cannot view it."""
+    if value.dtype.kind != "f" or value.dtype.itemsize > 8:
+        raise TypeError(f"{name} must be {_DTYPE_NAMES}, got {describe(value)}")
+    if not value.dtype.isnative:
+        value = value.astype(value.dtype.newbyteorder("="))
+    steps = zip(value.strides, value.shape)
+    if any(step < 0 or (size > 1 and step % value.itemsize) for step, size in steps):
+        value = np.ascontiguousarray(value)
+    with warnings.catch_warnings():  # a read-only array is only read here
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writ")
+        return torch.from_numpy(value)
+
+
+def as_gradient(value: Any, name: str) -> Tensor:
+    """A tensor or array of gradients as a detached strided tensor on the CPU or a CUDA device.
+
+    Raises:
+        TypeError: not a tensor or array, or not of a floating dtype the operators know.
+        ValueError: an empty axis, or a device other than CPU and CUDA.
+    """
+    if isinstance(value, np.ndarray):
+        value = from_array(value, name)
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{name} must be a torch tensor or a NumPy array, got {describe(value)}")
+    if value.dtype not in DTYPES:
+        raise TypeError(f"{name} must be {_DTYPE_NAMES}, got {describe(value)}")
+    if value.layout != torch.strided:
+        raise TypeError(f"{name} must be a dense tensor, got layout {value.layout}")
+    if value.device.type not in ("cpu", "cuda"):
+        raise ValueError(f"{name} must be on the CPU or a CUDA device, got {value.device}")
+    if value.device.type == "cuda" and not _has_cuda_kernels():
+        raise ValueError(
+            f"{name} is on {value.device}, but this build of gag_fast has no CUDA kernels loaded: "
+            'gag_fast.build_info()["cuda_library"] says why'
+        )
+    if 0 in value.shape:
+        raise ValueError(f"{name} has an empty axis: shape {list(value.shape)}")
+    return value.detach()
+
+
+def _has_cuda_kernels() -> bool:
+    # While torch.compile traces, torch's own dispatcher would say so soon enough.
+    return torch.compiler.is_compiling() or torch._C._dispatch_has_kernel_for_dispatch_key(
+        "gag_fast::guided_absgrad", "CUDA"
+    )
+
+
+def as_stack(value: ArrayLike) -> tuple[Tensor, bool]:
+    """A gradient stack `[n,C,H,W]` or `[B,n,C,H,W]` as `[B,n,C,H,W]`, and whether it had the B."""
+    stack = as_gradient(value, "grads")
+    if stack.dim() == 4:
+        return stack.unsqueeze(0), False
+    if stack.dim() == 5:
+        return stack, True
+    raise ValueError(
+        f"grads must be [n,C,H,W] or [B,n,C,H,W], got {stack.dim()} dimensions: "
+        f"shape {list(stack.shape)}"
+    )
+
+
+def as_sample(value: ArrayLike, name: str = "grad") -> tuple[Tensor, bool]:
+    """One gradient `[C,H,W]` or `[B,C,H,W]` as `[B,C,H,W]`, and whether it had the B."""
+    sample = as_gradient(value, name)
+    if sample.dim() == 3:
+        return sample.unsqueeze(0), False
+    if sample.dim() == 4:
+        return sample, True
+    raise ValueError(
+        f"{name} must be [C,H,W] or [B,C,H,W], got {sample.dim()} dimensions: "
+        f"shape {list(sample.shape)}"
+    )
+
+
+def _as_percent(value: Any) -> float:
+    if isinstance(value, (bool, np.bool_)) or not isinstance(
+        value, (int, float, np.integer, np.floating)
+    ):
+        raise TypeError(f"p must be a percent in [0, 100] or a sequence of them, got {value!r}")
+    percent = float(value)
+    if math.isnan(percent) or not 0.0 <= percent <= 100.0:
+        raise ValueError(f"p must lie in [0, 100], got {value!r}")
+    return percent
+
+
+def as_percents(p: Any) -> tuple[list[float], bool]:
+    """p as a list of floats, and whether it was a single number."""
+    if isinstance(p, (np.ndarray, Tensor)):
+        p = p.tolist()
+    if isinstance(p, (str, bytes)) or not isinstance(p, Sequence):
+        return [_as_percent(p)], True
+    if len(p) == 0:
+        raise ValueError("p must hold at least one percent, got an empty sequence")
+    return [_as_percent(value) for value in p], False
+
+
+def check_samples(n: int, percents: Sequence[float], what: str = "n") -> None:
+    """A variance needs two samples; only p = 0 does without one."""
+    if n < 1:
+        raise ValueError(f"at least one gradient is needed, got {what} = {n}")
+    if n < 2 and any(p != 0.0 for p in percents):
+        worst = next(p for p in percents if p != 0.0)
+        raise ValueError(
+            f"p = {worst:g} needs the variance of at least 2 gradients, got {what} = {n}; "
+            "with one gradient only p = 0 is defined"
+        )
+
+
+def check_channels(channels: Any) -> bool:
+    """Whether channels are kept apart: `channels="keep"` rather than `"sum"`."""
+    if channels not in CHANNELS:
+        raise ValueError(f'channels must be "sum" or "keep", got {channels!r}')
+    return channels == "keep"

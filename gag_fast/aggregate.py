@@ -1,0 +1,272 @@
+"""Guided AbsoluteGrad of gradients one already has: all at once, or as they arrive.
+
+Non-finite gradients: an image whose absgrad (or, for p > 0, variance) is not finite at any pixel of
+any channel gets a map of NaN, since its percentiles and its minimum and maximum have no meaning;
+with `channels="keep"` only the channel concerned is NaN. Other images are not touched. A sum or a
+square that overflows the accumulator counts as not finite, and so does, for the min-max, a map
+value that does. The same holds on CPU and CUDA.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gag_fast import ops
+from gag_fast._inputs import (
+    ArrayLike,
+    as_percents,
+    as_sample,
+    as_stack,
+    check_channels,
+    check_samples,
+    describe,
+)
+
+
+def guided_absgrad(
+    grads: ArrayLike | Sequence[ArrayLike],
+    p: float | Sequence[float] = 85,
+    *,
+    normalize: bool = True,
+    channels: str = "sum",
+) -> Any:
+    """Guided AbsoluteGrad saliency maps of gradient stacks (Eq. 3.2-3.4 and Algorithm 1).
+
+    `sum_C (G * A)` with the absgrad `A = mean_n |g|`, the variance `V` of the signed gradients
+    (unbiased, over n), and the guide `G = 1 where V >= q, else V`, q being the p-th percentile of V
+    over the pixels of that image and channel. The stack is read once, in place, whatever its
+    strides, and whatever the number of percents.
+
+    Args:
+        grads: `[n,C,H,W]` or `[B,n,C,H,W]`, torch tensor (CPU or CUDA) or NumPy array; or a
+            sequence of n tensors or arrays, each `[C,H,W]` or `[B,C,H,W]`. float32, float64,
+            float16 or bfloat16. n >= 2 unless every p is 0. Never differentiated through.
+        p: percent in [0, 100] below which pixels are damped by their variance, or a sequence of k
+            of them. 0 damps none: plain AbsoluteGrad.
+        normalize: min-max each map to [0, 1]; a map of equal values becomes zeros.
+        channels: `"sum"` adds the channels up; `"keep"` returns each channel's `G * A`, raw.
+
+    Returns:
+        `[H,W]` or `[B,H,W]`; with `channels="keep"` `[C,H,W]` or `[B,C,H,W]`; with a sequence p a
+        leading axis k. float64 for float64 gradients, else float32; on the gradients' device; a
+        NumPy array where the gradients were NumPy. Non-finite gradients: see the module's text.
+
+    Raises:
+        TypeError: grads or p of a type or dtype that is not listed above.
+        ValueError: wrong rank, an empty axis, n = 1 with p > 0, p outside [0, 100], samples that
+            differ in shape, dtype or device, an unknown `channels`.
+    """
+    percents, single = as_percents(p)
+    keep = check_channels(channels)
+    if isinstance(grads, (Tensor, np.ndarray)):
+        stack, batched = as_stack(grads)
+        check_samples(stack.shape[1], percents)
+        maps = ops.guided_absgrad(stack, percents, normalize=normalize, keep_channels=keep)
+        return _hand_back(maps, single, batched, isinstance(grads, np.ndarray))
+    stats = _fold_sequence(grads)
+    check_samples(stats.count, percents)
+    return stats.guided_absgrad(p, normalize, channels)
+
+
+def _fold_sequence(grads: Any) -> GradientStats:
+    if not isinstance(grads, (list, tuple)):
+        raise TypeError(
+            "grads must be a torch tensor, a NumPy array or a list or tuple of them, "
+            f"got {describe(grads)}"
+        )
+    if not grads:
+        raise ValueError("grads must hold at least one gradient, got an empty sequence")
+    first = grads[0]
+    for i, grad in enumerate(grads):
+        if not isinstance(grad, (Tensor, np.ndarray)):
+            raise TypeError(f"grads[{i}] must be a tensor or an array, got {describe(grad)}")
+        if isinstance(grad, Tensor) != isinstance(first, Tensor):
+            raise TypeError(
+                f"grads mixes tensors and arrays: grads[0] is {describe(first)}, "
+                f"grads[{i}] is {describe(grad)}"
+            )
+        if grad.dtype != first.dtype:
+            raise TypeError(
+                f"grads differ in dtype: grads[0] is {describe(first)}, "
+                f"grads[{i}] is {describe(grad)}"
+            )
+        if grad.shape != first.shape:
+            raise ValueError(
+                f"grads differ in shape: grads[0] is {describe(first)}, "
+                f"grads[{i}] is {describe(grad)}"
+            )
+        if isinstance(grad, Tensor) and grad.device != first.device:
+            raise ValueError(
+                f"grads are on different devices: grads[0] on {first.device}, "
+                f"grads[{i}] on {grad.device}"
+            )
+    stats = GradientStats()
+    for i, grad in enumerate(grads):
+        sample, batched = as_sample(grad, f"grads[{i}]")
+        stats._fold(sample.unsqueeze(1), batched, isinstance(grad, np.ndarray))
+    return stats
+
+
+def _hand_back(result: Tensor, single: bool, batched: bool, numpy: bool) -> Any:
+    """`[k,B,...]` without the axes the caller did not have, in the caller's kind of array."""
+    if not batched:
+        result = result.squeeze(1)
+    if single:
+        result = result.squeeze(0)
+    return result.numpy() if numpy else result
+
+
+class GradientStats:
+    """Running statistics of gradients: memory does not grow with the number of samples.
+
+    Holds four maps of the gradients' shape, in float32 (float64 for float64 gradients): the first
+    gradient, and of the differences from it the mean and the sum of squared deviations (Welford),
+    and the sum of |g|. Feeding the samples of a stack one by one gives the same bits as the
+    one-shot call on the stack.
+
+    Example:
+        stats = GradientStats()
+        for _ in range(n):
+            stats.update(next_gradient())       # [C,H,W] or [B,C,H,W]
+        saliency = stats.guided_absgrad(p=85)   # [H,W] or [B,H,W]
+    """
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._batched = False
+        self._numpy = False
+        # shift, mean of (g - shift), m2, sum of |g|; each [B,C,H,W]; None until the first sample.
+        self._state: tuple[Tensor, Tensor, Tensor, Tensor] | None = None
+
+    def __repr__(self) -> str:
+        shape = None if self._state is None else self._shape()
+        return f"GradientStats(count={self._count}, shape={shape})"
+
+    @property
+    def count(self) -> int:
+        """Number of samples taken in so far."""
+        return self._count
+
+    def update(self, grad: ArrayLike) -> None:
+        """Takes in one more sample.
+
+        Args:
+            grad: `[C,H,W]` or `[B,C,H,W]`, tensor or NumPy array; shape, device and accumulator
+                (float64 or not) as the samples before it. Its memory may be reused afterwards.
+
+        Raises:
+            TypeError: not a floating tensor or array, or float64 after others (or the reverse).
+            ValueError: wrong rank, an empty axis, another shape or device than before.
+        """
+        sample, batched = as_sample(grad)
+        self._fold(sample.unsqueeze(1), batched, isinstance(grad, np.ndarray))
+
+    def update_stack(self, grads: ArrayLike) -> None:
+        """Takes in the n samples of a stack `[n,C,H,W]` or `[B,n,C,H,W]`, in one read of it.
+
+        The same as n calls of `update` in that order, bit for bit. Raises as `update`.
+        """
+        stack, batched = as_stack(grads)
+        self._fold(stack, batched, isinstance(grads, np.ndarray))
+
+    def merge(self, other: GradientStats) -> None:
+        """Takes in all samples of `other`, which is left as it was (Chan's rule).
+
+        Raises:
+            TypeError: `other` is not a GradientStats, or accumulates in another dtype.
+            ValueError: `other` is of another shape or on another device.
+        """
+        if not isinstance(other, GradientStats):
+            raise TypeError(f"merge needs a GradientStats, got {describe(other)}")
+        if other._state is None:
+            return
+        if self._state is None:
+            self._state = tuple(t.clone() for t in other._state)  # type: ignore[assignment]
+            self._count, self._batched, self._numpy = other._count, other._batched, other._numpy
+            return
+        self._check_same(other._state[0], other._batched)
+        shift, mean, m2, abssum = self._state
+        total = self._count + other._count
+        # Distance of the two means. The shifts are gradients of the same pixel, so their difference
+        # is exact where it matters: where both are far from zero and close to each other.
+        delta = (other._state[0] - shift).add_(other._state[1]).sub_(mean)
+        mean.add_(delta, alpha=other._count / total)
+        m2.add_(other._state[2])
+        m2.add_(delta.square_(), alpha=self._count * (other._count / total))
+        abssum.add_(other._state[3])
+        self._count = total
+
+    def mean(self) -> Any:
+        """Mean of the signed gradients, in the shape of a sample."""
+        shift, mean, _, _ = self._require(1, "mean")
+        return self._hand_back(shift + mean)
+
+    def absmean(self) -> Any:
+        """Absgrad, `mean_n |g|` (Eq. 3.2), in the shape of a sample."""
+        *_, abssum = self._require(1, "absmean")
+        return self._hand_back(abssum / self._count)
+
+    def variance(self) -> Any:
+        """Unbiased variance of the signed gradients (Eq. 3.3), in the shape of a sample."""
+        _, _, m2, _ = self._require(2, "variance")
+        return self._hand_back(m2 / (self._count - 1))
+
+    def guided_absgrad(
+        self, p: float | Sequence[float] = 85, normalize: bool = True, channels: str = "sum"
+    ) -> Any:
+        """Saliency maps of the samples so far; arguments, result as `gag_fast.guided_absgrad`."""
+        percents, single = as_percents(p)
+        keep = check_channels(channels)
+        check_samples(self._count, percents, "count")
+        *_, m2, abssum = self._require(1, "guided_absgrad")
+        maps = ops.guided_absgrad_from_stats(
+            m2, abssum, self._count, percents, normalize=normalize, keep_channels=keep
+        )
+        return _hand_back(maps, single, self._batched, self._numpy)
+
+    def _fold(self, stack: Tensor, batched: bool, numpy: bool) -> None:
+        """Takes in a stack `[B,m,C,H,W]`."""
+        if self._state is None:
+            dtype = torch.float64 if stack.dtype == torch.float64 else torch.float32
+            shape = (4, stack.shape[0], *stack.shape[2:])
+            with torch.inference_mode(False):  # or it could not be updated outside of it
+                # One block: malloc hands a large one back whole, with its pages already there.
+                state = torch.empty(shape, dtype=dtype, device=stack.device).unbind(0)
+            self._state = state  # type: ignore[assignment]
+            self._batched, self._numpy = batched, numpy
+        else:
+            self._check_same(stack[:, 0], batched)
+        assert self._state is not None
+        ops.gradient_stats_(*self._state, stack, self._count)
+        self._count += stack.shape[1]
+
+    def _shape(self) -> list[int]:
+        assert self._state is not None
+        shape = list(self._state[0].shape)
+        return shape if self._batched else shape[1:]
+
+    def _check_same(self, like: Tensor, batched: bool) -> None:
+        """Refuses what does not go with the samples so far; `like` is `[B,C,H,W]`."""
+        assert self._state is not None
+        mine = self._state[0]
+        shape = list(like.shape) if batched else list(like.shape[1:])
+        if like.shape != mine.shape or batched != self._batched:
+            raise ValueError(f"samples so far are of shape {self._shape()}, got {shape}")
+        if like.device != mine.device:
+            raise ValueError(f"samples so far are on {mine.device}, got one on {like.device}")
+        if (like.dtype == torch.float64) != (mine.dtype == torch.float64):
+            raise TypeError(f"statistics accumulate in {mine.dtype}, got {like.dtype}")
+
+    def _require(self, count: int, what: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        if self._state is None or self._count < count:
+            raise ValueError(f"{what} needs at least {count} samples, got count = {self._count}")
+        return self._state
+
+    def _hand_back(self, value: Tensor) -> Any:
+        value = value if self._batched else value[0]
+        return value.numpy() if self._numpy else value
