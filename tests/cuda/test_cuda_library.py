@@ -1,0 +1,104 @@
+"""The CUDA library as built: it loads where torch has CUDA, with or without a GPU, and its operators
+are registered. Skipped where the build had no nvcc."""
+
+import pytest
+import torch
+
+import gag_fast
+from gag_fast import _library
+
+needs_library = pytest.mark.skipif(
+    _library.cuda_library is None, reason=f"no CUDA library: {_library.cuda_status}"
+)
+OPERATORS = ["guided_absgrad", "guided_absgrad_from_stats", "gradient_stats_"]
+
+
+def test_a_build_with_nvcc_has_a_library_that_loads():
+    info = gag_fast.build_info()
+    if not info["cuda_version"]:
+        pytest.skip("built without nvcc")
+    if torch.version.cuda is None:
+        pytest.skip("torch is a build without CUDA")
+    assert _library.cuda_library is not None, _library.cuda_status
+
+
+@needs_library
+@pytest.mark.parametrize("name", OPERATORS)
+def test_the_kernels_are_registered(name):
+    assert torch._C._dispatch_has_kernel_for_dispatch_key(f"gag_fast::{name}", "CUDA")
+
+
+@pytest.fixture
+def stack():
+    if not torch.cuda.is_available():
+        pytest.skip("no GPU")
+    return torch.randn(4, 20, 3, 112, 112, generator=torch.Generator().manual_seed(0))
+
+
+def call(grads, p=(0.0, 50.0, 85.0)):
+    return torch.ops.gag_fast.guided_absgrad(grads, list(p), True, False)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("last", [False, True], ids=["planes", "channels_last"])
+def test_a_gpu_gives_the_bits_of_the_cpu(stack, dtype, last):
+    grads = stack.to(dtype)
+    if last:
+        grads = grads.permute(0, 1, 3, 4, 2).contiguous().permute(0, 1, 4, 2, 3)
+    assert torch.equal(call(grads.cuda()).cpu(), call(grads))
+
+
+@pytest.mark.gpu
+def test_a_gpu_gives_the_bits_of_the_cpu_in_running_statistics(stack):
+    def run(grads):
+        state = [torch.empty_like(grads[:, 0]) for _ in range(4)]
+        for count in (0, 7):
+            some = grads[:, count : 7 if count == 0 else None]
+            torch.ops.gag_fast.gradient_stats_(*state, some, count)
+        maps = torch.ops.gag_fast.guided_absgrad_from_stats(
+            state[2], state[3], 20, [0.0, 85.0], True, False
+        )
+        return [t.cpu() for t in (*state, maps)]
+
+    for ours, theirs in zip(run(stack.cuda()), run(stack), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+@pytest.mark.gpu
+def test_a_gpu_runs_the_call_on_the_current_stream(stack):
+    grads = stack.cuda()
+    expected = call(grads)
+    side = torch.cuda.Stream()
+    with torch.cuda.stream(side):
+        torch.cuda._sleep(20_000_000)
+        later = grads * 0
+        later.copy_(grads)  # still to come when the operator is called
+        out = call(later)
+    side.synchronize()
+    assert torch.equal(out, expected)
+
+
+@pytest.mark.gpu
+def test_a_gpu_captures_the_call_in_a_graph(stack):
+    grads = stack.cuda()
+    call(grads)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        out = call(grads)
+    grads.copy_(stack.cuda().flip(0))
+    for _ in range(2):
+        graph.replay()
+    torch.cuda.synchronize()
+    assert torch.equal(out, call(stack.cuda().flip(0)))
+
+
+@pytest.mark.gpu
+def test_a_gpu_runs_the_call_without_waiting_for_it(stack):
+    grads = stack.cuda()
+    call(grads)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        call(grads)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
