@@ -1,0 +1,246 @@
+"""torch module -> verified .onnx file with a dynamic batch, float32, one file."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import os
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from gag_fast import onnx_metadata
+from gag_fast.models import ModelSpec
+
+INPUT, OUTPUT = "images", "scores"
+_TWO_GIB = 2**31 - 2**20  # protobuf's limit, with room for the graph beside the weights
+
+
+class ExportError(ValueError):
+    """The module could not be exported, or what was written does not compute the same."""
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """What was written and how it was verified.
+
+    Attributes:
+        path: the file.
+        bytes: its size.
+        opset: ONNX opset of the default domain.
+        num_classes: K.
+        score: "logits", or "probabilities" where the module ends in a softmax.
+        max_abs_diff: {batch: largest |ONNX Runtime - torch| over all scores}.
+        tolerance: the bound those were held to, in the units of the scores.
+    """
+
+    path: Path
+    bytes: int
+    opset: int
+    num_classes: int
+    score: str
+    max_abs_diff: dict[int, float]
+    tolerance: float
+
+    def __str__(self) -> str:
+        """One line for a person."""
+        diffs = ", ".join(f"batch {b}: {d:.2e}" for b, d in self.max_abs_diff.items())
+        return (
+            f"{self.path}: {self.bytes / 1e6:.1f} MB, opset {self.opset}, {self.num_classes} "
+            f"classes, {self.score}; max |ONNX Runtime - torch| {diffs} "
+            f"(tolerance {self.tolerance:.1e})"
+        )
+
+
+def export_onnx(
+    module: nn.Module,
+    spec: ModelSpec,
+    path: str | os.PathLike[str],
+    *,
+    batches: Sequence[int] = (1, 3, 16),
+    tolerance: float = 1e-4,
+    log: Callable[[str], None] | None = None,
+) -> ExportReport:
+    """Writes `module` as ONNX; the file appears under its name only once it is verified.
+
+    Verified: the ONNX checker with shape inference, then the scores of ONNX Runtime's CPU provider
+    against torch's on seeded normal noise, at each batch size of `batches`.
+
+    Args:
+        module: gives scores float32 [B, K] for images [B, C, size, size]; put in eval mode for the
+            time of the call.
+        spec: its name, preprocessing and labels, which travel in the metadata.
+        path: the .onnx file to write, replaced if it exists.
+        tolerance: largest allowed difference, relative to max(1, largest |score|).
+        log: called with a line for each step, or None.
+
+    Returns:
+        the report.
+
+    Raises:
+        ExportError: with the reason in one line; no file is left and an old one is untouched.
+    """
+    path, say = Path(path), log or (lambda line: None)
+    if path.suffix != ".onnx":
+        raise ExportError(f"the file's name must end in .onnx, got {str(path)!r}")
+    if not path.parent.is_dir():
+        raise ExportError(f"there is no folder {path.parent} to write {path.name} into")
+    tensors = [*module.parameters(), *module.buffers()]
+    odd = sorted({str(t.dtype) for t in tensors if t.is_floating_point()} - {"torch.float32"})
+    if odd:
+        raise ExportError(f"the module must be float32, got parameters of {', '.join(odd)}")
+    if sum(t.numel() * t.element_size() for t in tensors) > _TWO_GIB:
+        raise ExportError(f"{spec.name} holds over 2 GiB of weights: it does not fit in one file")
+    device = tensors[0].device if tensors else torch.device("cpu")
+    inputs = {b: _noise(spec, b).to(device) for b in batches}
+
+    training = module.training
+    module.eval()
+    handle, aside = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=".onnx", dir=path.parent)
+    os.close(handle)
+    try:
+        expected = {b: _scores(module, x, spec) for b, x in inputs.items()}
+        score = _kind(torch.cat(list(expected.values())))
+        say(f"exporting {spec.name} ({score}, {spec.num_classes} classes)")
+        opset = _write(module, spec, score, Path(aside), device)
+        say("checking the file with the ONNX checker")
+        _check(Path(aside))
+        say("comparing ONNX Runtime with torch")
+        diffs = _compare(Path(aside), {b: x.cpu() for b, x in inputs.items()}, expected)
+        bound = tolerance * max(1.0, *(float(e.abs().max()) for e in expected.values()))
+        for batch, diff in diffs.items():
+            say(f"  batch {batch}: max |difference| {diff:.2e} (tolerance {bound:.1e})")
+        worst = max(diffs.values())
+        if not worst <= bound:  # also when it is NaN
+            raise ExportError(
+                f"the exported {spec.name} differs from torch by {worst:.2e}, over the tolerance "
+                f"{bound:.1e}; no file was written"
+            )
+        os.chmod(aside, 0o666 & ~_umask())
+        os.replace(aside, path)
+    finally:
+        module.train(training)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(aside)
+    return ExportReport(path, path.stat().st_size, opset, spec.num_classes, score, diffs, bound)
+
+
+def _scores(module: nn.Module, images: torch.Tensor, spec: ModelSpec) -> torch.Tensor:
+    """What torch says: float32 [B, K] on the CPU."""
+    try:
+        with torch.inference_mode():
+            scores = module(images)
+    except Exception as error:
+        line = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ExportError(f"{spec.name} fails on a batch of {len(images)}: {line}") from None
+    got = list(scores.shape) if isinstance(scores, torch.Tensor) else type(scores).__name__
+    if got != [len(images), spec.num_classes]:
+        raise ExportError(
+            f"{spec.name} must give scores [B, {spec.num_classes}], got {got} for a batch of "
+            f"{len(images)}"
+        )
+    return scores.float().cpu()
+
+
+def _umask() -> int:
+    """The process's umask: mkstemp makes files that only their owner may read."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _noise(spec: ModelSpec, batch: int) -> torch.Tensor:
+    p = spec.preprocessing
+    generator = torch.Generator().manual_seed(batch)
+    return torch.randn(batch, len(p.mean), p.size, p.size, generator=generator)
+
+
+def _kind(scores: torch.Tensor) -> str:
+    """Probabilities are never negative and sum to one on every row; logits do not by chance."""
+    sums = scores.sum(dim=1)
+    softmaxed = bool((scores >= 0).all()) and torch.allclose(sums, torch.ones_like(sums), atol=1e-4)
+    return "probabilities" if softmaxed and scores.shape[1] > 1 else "logits"
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporter prints and logs pages of progress; what matters of it is in its exception."""
+    text = io.StringIO()
+    loggers = [
+        logging.getLogger(n) for n in ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")
+    ]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with (
+            warnings.catch_warnings(),
+            contextlib.redirect_stdout(text),
+            contextlib.redirect_stderr(text),
+        ):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def _write(module: nn.Module, spec: ModelSpec, score: str, path: Path, device: torch.device) -> int:
+    """Exports to `path`; returns the opset."""
+    try:
+        with _quiet():
+            program = torch.onnx.export(
+                module,
+                (_noise(spec, 2).to(device),),
+                dynamo=True,
+                input_names=[INPUT],
+                output_names=[OUTPUT],
+                dynamic_shapes=({0: torch.export.Dim("batch")},),
+                verbose=False,
+            )
+            assert program is not None  # it is, with dynamo=True
+            program.model.metadata_props.update(onnx_metadata.encode(spec, score))
+            program.save(str(path), external_data=False)
+    except Exception as error:  # the exporter wraps whatever the module raised, at length
+        cause: BaseException = error
+        while cause.__cause__ is not None:
+            cause = cause.__cause__
+        line = (str(cause).strip().splitlines() or [type(cause).__name__])[0]
+        raise ExportError(f"torch cannot export {spec.name}: {line}") from error
+    return int(program.model.opset_imports[""])
+
+
+def _check(path: Path) -> None:
+    import onnx
+
+    try:
+        onnx.checker.check_model(str(path), full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        line = str(error).strip().splitlines()[0]
+        raise ExportError(f"the ONNX checker refuses the exported file: {line}") from None
+
+
+def _compare(
+    path: Path, inputs: dict[int, torch.Tensor], expected: dict[int, torch.Tensor]
+) -> dict[int, float]:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    diffs = {}
+    for batch, x in inputs.items():
+        (got,) = session.run([OUTPUT], {INPUT: x.numpy()})
+        if got.shape != tuple(expected[batch].shape):
+            raise ExportError(
+                f"the exported file gives {got.shape} for batch {batch}, "
+                f"torch gives {tuple(expected[batch].shape)}"
+            )
+        diffs[batch] = float((torch.from_numpy(got) - expected[batch]).abs().max())
+    return diffs

@@ -1,0 +1,15 @@
+"""The classifier that scores: ONNX Runtime, or any module or function behaving like one.
+
+lanes.py            an input buffer and a forward pass over it; driving several side by side
+providers.py        which of ONNX Runtime's providers can run here, and their options
+sessions.py         lanes bound to ONNX Runtime sessions on the CPU and on CUDA
+opening.py          an ONNX file as a session that is ready to run
+batch_size.py       the fastest batch size, measured once and remembered
+arguments.py        what a classifier is given, checked
+onnx_classifier.py  Classifier
+"""
+
+from gag_fast.classifier.arguments import ClassifierError
+from gag_fast.classifier.onnx_classifier import Classifier
+
+__all__ = ["Classifier", "ClassifierError"]

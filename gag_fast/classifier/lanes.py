@@ -1,0 +1,184 @@
+"""What runs a classifier: lanes with an input buffer each, driven side by side.
+
+A `Lane` owns a buffer [N, C, H, W] that masks are written into and a forward pass that reads it. A
+`Backend` opens lanes for an image shape and drives jobs through them. The public `Classifier`
+checks and converts; nothing here does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import torch
+from torch import Tensor, nn
+
+Shape = tuple[int, int, int]
+Fill = Callable[[Tensor, int], int]
+"""Writes job number i into a buffer [N, C, H, W]; returns how many rows of it are in use."""
+Collect = Callable[[Tensor, int], None]
+"""Takes the raw scores [n, K] of job number i; they are valid until it returns."""
+
+
+def image_shape(images: Tensor) -> Shape:
+    """[C, H, W] of a batch."""
+    _, channels, height, width = images.shape
+    return channels, height, width
+
+
+class Lane(ABC):
+    """One buffer and the forward pass over it. Used by one thread at a time."""
+
+    def __init__(self, batch: int, shape: Shape, device: torch.device) -> None:
+        self.buffer = torch.zeros(batch, *shape, device=device)
+
+    @abstractmethod
+    def run(self, rows: int) -> Tensor:
+        """Raw scores [rows, K] of the first rows of the buffer."""
+
+
+class Backend(ABC):
+    """Opens lanes, and drives jobs through them."""
+
+    device: torch.device
+    lanes_at_once: int = 1
+    """How many forward passes run side by side."""
+
+    @abstractmethod
+    def open(self, batch: int, shape: Shape) -> list[Lane]:
+        """New lanes for batches of images of this shape [C, H, W]."""
+
+    def drive(self, lanes: list[Lane], jobs: int, fill: Fill, collect: Collect) -> None:
+        """Runs jobs 0 ... jobs-1: fill, forward pass, collect; returns when all are done."""
+        with torch.inference_mode():
+            for job in range(jobs):
+                _one(lanes[0], job, fill, collect)
+
+    def synchronize(self) -> None:
+        """Waits until everything that was driven is computed; a matter of GPUs."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+
+def _one(lane: Lane, job: int, fill: Fill, collect: Collect) -> None:
+    rows = fill(lane.buffer, job)
+    collect(lane.run(rows), job)
+
+
+class CallableBackend(Backend):
+    """Any function of a batch of images, in torch."""
+
+    def __init__(self, function: Callable[[Tensor], object], device: torch.device) -> None:
+        self.function, self.device = function, device
+
+    def open(self, batch: int, shape: Shape) -> list[Lane]:
+        """One lane: nothing is known of whether the function may run twice at once."""
+        return [_CallableLane(self.function, batch, shape, self.device)]
+
+
+class _CallableLane(Lane):
+    def __init__(
+        self,
+        function: Callable[[Tensor], object],
+        batch: int,
+        shape: Shape,
+        device: torch.device,
+    ) -> None:
+        super().__init__(batch, shape, device)
+        self.function = function
+
+    def run(self, rows: int) -> Tensor:
+        # Always the whole buffer: some of torch's kernels round differently for another batch size.
+        scores = torch.as_tensor(self.function(self.buffer))  # type: ignore[arg-type]
+        if scores.ndim != 2 or scores.shape[0] != self.buffer.shape[0]:
+            raise ScoresError(
+                f"the classifier must give [B, K], got {list(scores.shape)} for a batch of "
+                f"{self.buffer.shape[0]}"
+            )
+        return scores[:rows].to(self.buffer.device, torch.float32)
+
+
+class ScoresError(ValueError):
+    """A classifier's output is not [B, K]."""
+
+
+class TorchModule:
+    """A module as a function: eval mode for the time of the call, no gradients."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self.module = module
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """The module's output for images [B, C, H, W]."""
+        training = [part for part in self.module.modules() if part.training]
+        self.module.eval()
+        try:
+            return self.module(images)
+        finally:
+            for part in training:
+                part.training = True
+
+
+class LanePool:
+    """Threads that run the lanes of a CPU backend, one forward pass in each.
+
+    torch's own parallel loops inside them run in one thread: the lanes are the parallelism.
+    """
+
+    def __init__(self, lanes: int) -> None:
+        before = torch.get_num_threads()
+        ready = threading.Barrier(lanes + 1)
+        self._executor = ThreadPoolExecutor(lanes, "gag_fast-lane", _lane_starts, (ready,))
+        self._lock = threading.Lock()
+        # The executor starts a thread per submission until it has them all.
+        started = [self._executor.submit(lambda: None) for _ in range(lanes)]
+        ready.wait()
+        for future in started:
+            future.result()
+        # set_num_threads is meant for the calling thread, but also the default of later threads.
+        torch.set_num_threads(before)
+
+    def drive(self, lanes: list[Lane], jobs: int, fill: Fill, collect: Collect) -> None:
+        """As `Backend.drive`: each lane takes the next job as it becomes free."""
+        with self._lock:
+            numbers = iter(range(jobs))
+            stop = threading.Event()
+            futures = [
+                self._executor.submit(_work, lane, numbers, stop, fill, collect)
+                for lane in lanes[:jobs]
+            ]
+            with _stopping(stop, futures):
+                for future in futures:
+                    future.result()
+
+
+def _lane_starts(ready: threading.Barrier) -> None:
+    torch.set_num_threads(1)
+    ready.wait()
+
+
+def _work(
+    lane: Lane, numbers: Iterator[int], stop: threading.Event, fill: Fill, collect: Collect
+) -> None:
+    # next() on a range's iterator is atomic: lanes share it without a lock.
+    try:
+        with torch.inference_mode():
+            while not stop.is_set() and (job := next(numbers, None)) is not None:
+                _one(lane, job, fill, collect)
+    except BaseException:
+        stop.set()
+        raise
+
+
+@contextlib.contextmanager
+def _stopping(stop: threading.Event, futures: list[Future[None]]) -> Iterator[None]:
+    """Whatever ends the wait (an error, Ctrl-C): no lane is left running."""
+    try:
+        yield
+    finally:
+        stop.set()
+        for future in futures:
+            future.exception()

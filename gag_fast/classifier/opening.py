@@ -1,0 +1,263 @@
+"""An ONNX file as a session that is ready to run on the provider asked for."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import logging
+import os
+import platform
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from gag_fast.classifier.lanes import Backend
+from gag_fast.classifier.providers import (
+    CPU,
+    CUDA,
+    TENSORRT,
+    Providers,
+    SessionError,
+    preload,
+    provider_list,
+    why_not,
+    with_defaults,
+)
+from gag_fast.classifier.sessions import CpuSession, CudaSession
+
+log = logging.getLogger("gag_fast")
+
+
+@contextlib.contextmanager
+def _no_log() -> Iterator[None]:
+    """ONNX Runtime prints a provider's failure and goes on; ours is an exception."""
+    import onnxruntime
+
+    onnxruntime.set_default_logger_severity(4)
+    try:
+        yield
+    finally:
+        onnxruntime.set_default_logger_severity(2)
+
+
+def open_session(
+    model: str | bytes, name: str, providers: list[tuple[str, dict[str, Any]]], options: Any
+) -> Any:
+    """An InferenceSession whose first provider is the one asked for.
+
+    Raises:
+        SessionError: the model is none, or the provider was not given.
+    """
+    import onnxruntime
+
+    wanted = providers[0][0]
+    reason = why_not(wanted)
+    if reason is not None:
+        raise SessionError(f"{wanted} was asked for but cannot run: {reason}")
+    if wanted != CPU:
+        preload()
+    try:
+        with _no_log():
+            session = onnxruntime.InferenceSession(model, options, providers=providers)
+    except Exception as error:  # ONNX Runtime's exceptions have no common base but this
+        line = next((x for x in str(error).splitlines() if x.strip()), type(error).__name__)
+        raise SessionError(f"{name} cannot be loaded by ONNX Runtime: {line.strip()}") from None
+    got = session.get_providers()
+    if got[0] != wanted:
+        raise SessionError(
+            f"{wanted} was asked for, ONNX Runtime gave {got[0]}: its libraries do not load or do "
+            "not fit the driver; pip install 'onnxruntime-gpu[cuda,cudnn]', or use providers='cpu'"
+        )
+    return session
+
+
+def session_options(threads: int) -> Any:
+    """Options of a session whose forward pass runs in `threads` threads."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    return options
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What an ONNX file says of itself.
+
+    Attributes:
+        channels: C, or None where it is open.
+        size: (H, W), or None where either is open.
+        classes: K.
+        fixed_batch: the batch size, or None where it is dynamic.
+        metadata: its metadata_props.
+    """
+
+    channels: int | None
+    size: tuple[int, int] | None
+    classes: int
+    fixed_batch: int | None
+    metadata: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A session ready to run.
+
+    Attributes:
+        backend: drives it.
+        providers: what ONNX Runtime really gave, first first.
+        facts: of the file.
+        key: version and device, what a measured batch size depends on beside the model.
+    """
+
+    backend: Backend
+    providers: tuple[str, ...]
+    facts: Facts
+    key: tuple[str, ...]
+
+
+def open_classifier(
+    path: Path,
+    providers: str | Providers | None,
+    threads: int,
+    device: int,
+    options: Mapping[str, Any],
+) -> Opened:
+    """Loads a file on the providers asked for; None: CUDA where it works, else the CPU.
+
+    Raises:
+        SessionError: in one line, with the fix where there is one.
+    """
+    if providers is not None:
+        chosen = provider_list(providers)
+    elif (reason := why_not(CUDA)) is None:
+        chosen = [(CUDA, {})]
+    else:
+        log.info("CUDA is not used: %s", reason)
+        chosen = [(CPU, {})]
+    model: str | bytes = as_float16(path) if options["fp16"] else str(path)
+    try:
+        return _open(path, model, chosen, threads, device, options)
+    except SessionError as error:
+        if providers is not None or chosen[0][0] == CPU:
+            raise
+        log.warning("CUDA is not used: %s", error)
+        return _open(path, model, [(CPU, {})], threads, device, options)
+
+
+def _open(
+    path: Path,
+    model: str | bytes,
+    chosen: list[tuple[str, dict[str, Any]]],
+    threads: int,
+    device: int,
+    options: Mapping[str, Any],
+) -> Opened:
+    import onnxruntime
+
+    first = chosen[0][0]
+    if first in (CUDA, TENSORRT):
+        reason = why_not(first)
+        if reason is not None:
+            raise SessionError(f"{first} was asked for but cannot run: {reason}")
+        stream = torch.cuda.Stream(device)
+        cache = engine_cache() if any(name == TENSORRT for name, _ in chosen) else None
+        names = [name for name, _ in chosen]
+        if first == TENSORRT and CUDA not in names:
+            chosen = [*chosen, (CUDA, {})]  # for the nodes that TensorRT leaves
+        full = [
+            (
+                name,
+                with_defaults(
+                    name, given, stream=stream.cuda_stream, device=device, cache=cache, **options
+                ),
+            )
+            for name, given in chosen
+        ]
+        session = open_session(model, path.name, full, session_options(threads))
+        facts = _facts(session, path.name)
+        backend: Backend = CudaSession(session, facts.classes, stream)
+        where = torch.cuda.get_device_name(device)
+    else:
+        # One thread a pass, as many passes as threads: see CpuSession.
+        session = open_session(model, path.name, chosen, session_options(1))
+        facts = _facts(session, path.name)
+        backend = CpuSession(session, threads, facts.classes, facts.fixed_batch is not None)
+        where = processor()
+    key = (onnxruntime.__version__, first, where)
+    return Opened(backend, tuple(session.get_providers()), facts, key)
+
+
+def _facts(session: Any, name: str) -> Facts:
+    """Reads and checks the graph's signature."""
+    inputs, outputs = session.get_inputs(), session.get_outputs()
+    if len(inputs) != 1 or len(outputs) != 1:
+        raise SessionError(
+            f"{name} must have one input and one output, it has "
+            f"{', '.join(i.name for i in inputs)} and {', '.join(o.name for o in outputs)}"
+        )
+    given, out = inputs[0], outputs[0]
+    if given.type != "tensor(float)" or len(given.shape) != 4:
+        raise SessionError(
+            f"{name} must take images float32 [B, C, H, W], it takes {given.type} {given.shape}"
+        )
+    batch, channels, height, width = (d if isinstance(d, int) else None for d in given.shape)
+    if out.type != "tensor(float)":
+        raise SessionError(f"{name} must give float32 scores [B, K], it gives {out.type}")
+    size = None if height is None or width is None else (height, width)
+    classes = out.shape[1] if len(out.shape) == 2 and isinstance(out.shape[1], int) else None
+    if classes is None:
+        # The file does not say: one image does.
+        x = np.zeros((batch or 1, channels or 3, *(size or (224, 224))), np.float32)
+        try:
+            (scores,) = session.run(None, {given.name: x})
+        except Exception as error:
+            line = str(error).splitlines()[0]
+            raise SessionError(f"{name} fails on an input of shape {x.shape}: {line}") from None
+        if scores.ndim != 2 or scores.shape[0] != x.shape[0]:
+            raise SessionError(
+                f"{name} must give scores [B, K], it gives {list(scores.shape)} for a batch of "
+                f"{x.shape[0]}"
+            )
+        classes = scores.shape[1]
+    return Facts(channels, size, classes, batch, dict(session.get_modelmeta().custom_metadata_map))
+
+
+def as_float16(path: Path) -> bytes:
+    """The model computing in float16, with float32 inputs and outputs."""
+    import onnx
+    from onnxruntime.transformers.float16 import convert_float_to_float16
+
+    try:
+        model = convert_float_to_float16(onnx.load(str(path)), keep_io_types=True)
+    except Exception as error:
+        line = (str(error).splitlines() or [type(error).__name__])[0]
+        raise SessionError(f"{path.name} cannot be converted to float16: {line}") from None
+    return model.SerializeToString()
+
+
+def engine_cache() -> Path | None:
+    """A folder for TensorRT's engines and timings, or None where none can be made."""
+    base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    folder = Path(base) / "gag_fast" / "tensorrt"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return None
+    return folder
+
+
+@functools.cache
+def processor() -> str:
+    """The CPU's name, as far as the system gives it."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

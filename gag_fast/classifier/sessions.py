@@ -1,0 +1,119 @@
+"""Lanes bound to ONNX Runtime sessions: no copy between torch's memory and the session's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gag_fast.classifier.lanes import Backend, Collect, Fill, Lane, LanePool, Shape
+
+
+class CpuSession(Backend):
+    """Lanes of one forward pass each, every pass in one thread.
+
+    Small batches side by side keep each core's cache to itself and never wait for one another;
+    and no rounding depends on the number of threads.
+    """
+
+    def __init__(self, session: Any, threads: int, classes: int, whole: bool) -> None:
+        self.session, self.lanes_at_once = session, threads
+        self.classes, self.whole = classes, whole
+        self.device = torch.device("cpu")
+        self._pool: LanePool | None = None
+
+    def open(self, batch: int, shape: Shape) -> list[Lane]:
+        """One lane a thread."""
+        return [
+            _BoundLane(self.session, batch, shape, self.classes, self.device, self.whole)
+            for _ in range(self.lanes_at_once)
+        ]
+
+    def drive(self, lanes: list[Lane], jobs: int, fill: Fill, collect: Collect) -> None:
+        """Side by side in threads; ONNX Runtime releases Python's lock."""
+        if jobs == 1 and self.lanes_at_once == 1:
+            super().drive(lanes, jobs, fill, collect)
+            return
+        if self._pool is None:
+            self._pool = LanePool(self.lanes_at_once)
+        self._pool.drive(lanes, jobs, fill, collect)
+
+
+class CudaSession(Backend):
+    """One lane on a stream of its own that masks, forward passes and torch share.
+
+    Everything is queued in order on that stream and nothing waits on the host until the end, so
+    the next batch's masks are queued while the GPU still computes this one's scores.
+    """
+
+    def __init__(self, session: Any, classes: int, stream: torch.cuda.Stream) -> None:
+        self.session, self.classes, self.stream = session, classes, stream
+        self.device = stream.device
+
+    def open(self, batch: int, shape: Shape) -> list[Lane]:
+        """One lane, always run at its full batch: cuDNN searches once per shape."""
+        with torch.cuda.stream(self.stream):
+            return [_BoundLane(self.session, batch, shape, self.classes, self.device, True)]
+
+    def drive(self, lanes: list[Lane], jobs: int, fill: Fill, collect: Collect) -> None:
+        """Queues all jobs; on return the caller's stream waits for them, the host does not."""
+        outer = torch.cuda.current_stream(self.device)
+        self.stream.wait_stream(outer)
+        with torch.cuda.stream(self.stream):
+            super().drive(lanes, jobs, fill, collect)
+        outer.wait_stream(self.stream)
+
+
+class _BoundLane(Lane):
+    """Input and output bound to torch's memory: no copy on either side."""
+
+    def __init__(
+        self,
+        session: Any,
+        batch: int,
+        shape: Shape,
+        classes: int,
+        device: torch.device,
+        whole: bool,
+    ) -> None:
+        import onnxruntime
+
+        super().__init__(batch, shape, device)
+        self.session, self.whole, self.shape = session, whole, shape
+        self.scores = torch.empty(batch, classes, device=device)
+        self.bound_rows = 0
+        self.binding = session.io_binding()
+        self.options = onnxruntime.RunOptions()
+        if device.type == "cuda":
+            # The next batch is queued behind this one on the same stream: no need to wait for it.
+            self.options.add_run_config_entry("disable_synchronize_execution_providers", "1")
+
+    def run(self, rows: int) -> Tensor:
+        """Raw scores of the first rows; the whole batch is computed where its size is fixed."""
+        self._bind(self.buffer.shape[0] if self.whole else rows)
+        self.session.run_with_iobinding(self.binding, self.options)
+        return self.scores[:rows]
+
+    def _bind(self, rows: int) -> None:
+        if rows == self.bound_rows:
+            return
+        device, index = self.buffer.device.type, self.buffer.device.index or 0
+        self.binding.bind_input(
+            self.session.get_inputs()[0].name,
+            device,
+            index,
+            np.float32,
+            (rows, *self.shape),
+            self.buffer.data_ptr(),
+        )
+        self.binding.bind_output(
+            self.session.get_outputs()[0].name,
+            device,
+            index,
+            np.float32,
+            (rows, self.scores.shape[1]),
+            self.scores.data_ptr(),
+        )
+        self.bound_rows = rows

@@ -1,0 +1,166 @@
+"""What users hand to the metrics, checked and turned into tensors; one clear line otherwise."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gag_fast.classifier import Classifier
+
+METRICS = ("rcap", "dauc", "iauc")
+MASK_METRICS = ("log_cosh_dice", "mae")
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What is scored, on the classifier's device.
+
+    Attributes:
+        images: float32 [B, C, H, W].
+        maps: float32 or float64 [B, M, H, W].
+        targets: int64 [B].
+        masks: float [B, H, W], or None.
+        several: whether maps came as [B, M, H, W].
+        device: where results go; None: NumPy.
+    """
+
+    images: Tensor
+    maps: Tensor
+    targets: Tensor
+    masks: Tensor | None
+    several: bool
+    device: torch.device | None
+
+    def part(self, start: int, stop: int) -> Batch:
+        """Images start ... stop-1."""
+        return replace(
+            self,
+            images=self.images[start:stop],
+            maps=self.maps[start:stop],
+            targets=self.targets[start:stop],
+        )
+
+    def like_given(self, value: Tensor) -> Any:
+        """A result [B, M, ...] as the caller's kind, without M where the maps had none."""
+        value = value if self.several else value[:, 0]
+        if value.is_floating_point():
+            value = value.float()
+        return value.cpu().numpy() if self.device is None else value.to(self.device)
+
+
+def check_metrics(metrics: Sequence[str], masks: bool) -> tuple[str, ...]:
+    """The metrics that need the classifier, each once, in a fixed order."""
+    names = [metrics] if isinstance(metrics, str) else list(metrics)
+    known = METRICS + MASK_METRICS
+    for name in names:
+        if name not in known:
+            raise ValueError(f"metrics must be among {', '.join(known)}, got {name!r}")
+        if name in MASK_METRICS and not masks:
+            raise ValueError(f"{name} needs masks=, got none")
+    if not names and not masks:
+        raise ValueError(f"metrics must name at least one of {', '.join(known)}")
+    return tuple(name for name in METRICS if name in names)
+
+
+def check_batch(
+    clf: Classifier, images: Any, maps: Any, targets: Any, masks: Any, *, nonnegative: bool
+) -> Batch:
+    """Everything that `evaluate` takes, checked against each other and the classifier."""
+    x = clf.check_images(images)
+    count, _, height, width = x.shape
+    m = as_maps(maps, "maps")
+    if m.ndim not in (3, 4) or m.shape[0] != count or m.shape[-2:] != x.shape[-2:]:
+        raise ValueError(
+            f"maps must be [{count}, {height}, {width}] or [{count}, M, {height}, {width}] for "
+            f"these images, got {list(m.shape)}"
+        )
+    if 0 in m.shape:
+        raise ValueError(f"maps has an empty axis: shape {list(m.shape)}")
+    if nonnegative and bool((m < 0).any()):
+        raise ValueError(
+            "rcap needs maps >= 0, as its shares of the saliency have no meaning otherwise; got a "
+            f"smallest value of {float(m[m.isfinite()].min()):g}. Take magnitudes or min-max first"
+        )
+    classes = clf.classes(x)
+    t = _as_targets(targets, count, classes)
+    truth = None if masks is None else as_masks(masks, m)
+    device = None if isinstance(images, np.ndarray) else images.device
+    several = m.ndim == 4
+    return Batch(
+        x.to(clf.device),
+        (m if several else m[:, None]).to(clf.device),
+        t.to(clf.device),
+        truth,
+        several,
+        device,
+    )
+
+
+def as_maps(value: Any, name: str) -> Tensor:
+    """Maps as a float32 or float64 tensor."""
+    tensor = _as_tensor(value, name)
+    if not tensor.is_floating_point():
+        raise TypeError(f"{name} must be floating point, got {tensor.dtype}")
+    return tensor if tensor.dtype in (torch.float32, torch.float64) else tensor.float()
+
+
+def as_masks(value: Any, maps: Tensor) -> Tensor:
+    """Masks [B, H, W] in [0, 1] as a float64 tensor that fits the maps."""
+    tensor = _as_tensor(value, "masks").double()
+    wanted = [maps.shape[0], *maps.shape[-2:]]
+    if list(tensor.shape) != wanted:
+        raise ValueError(f"masks must be {wanted} for these maps, got {list(tensor.shape)}")
+    low, high = (float(v) for v in tensor.aminmax())
+    if not 0 <= low <= high <= 1:
+        raise ValueError(f"masks must lie in [0, 1], got values in [{low:g}, {high:g}]")
+    return tensor
+
+
+def check_pair(maps: Any, masks: Any) -> tuple[Tensor, Tensor, Callable[[Tensor], Any]]:
+    """Maps [B(, M), H, W] and masks that broadcast to them, float64; and the way back."""
+    m = as_maps(maps, "maps")
+    if m.ndim not in (3, 4) or 0 in m.shape:
+        raise ValueError(
+            f"maps must be [B, H, W] or [B, M, H, W] and not empty, got {list(m.shape)}"
+        )
+    truth = as_masks(masks, m).to(m.device)
+    nan = m.new_full((), torch.nan, dtype=torch.float64)
+    finite = m.isfinite().flatten(-2).all(dim=-1)[..., None, None]
+    found = torch.where(finite, m.double(), nan)
+
+    def back(value: Tensor) -> Any:
+        value = value.float()
+        return value.cpu().numpy() if isinstance(maps, np.ndarray) else value
+
+    return found, truth if m.ndim == 3 else truth[:, None], back
+
+
+def _as_targets(value: Any, count: int, classes: int) -> Tensor:
+    tensor = _as_tensor(value, "targets")
+    if tensor.is_floating_point() or tensor.dtype == torch.bool or tensor.is_complex():
+        raise TypeError(f"targets must be whole numbers, got {tensor.dtype}")
+    if list(tensor.shape) != [count]:
+        raise ValueError(f"targets must be [{count}] for {count} images, got {list(tensor.shape)}")
+    low, high = (int(v) for v in tensor.aminmax())
+    if low < 0 or high >= classes:
+        wrong = low if low < 0 else high
+        raise ValueError(f"targets must lie in [0, {classes}), got {wrong}")
+    return tensor.long()
+
+
+def _as_tensor(value: Any, name: str) -> Tensor:
+    if isinstance(value, Tensor):
+        return value.detach()
+    if isinstance(value, np.ndarray):
+        return torch.from_numpy(np.ascontiguousarray(value))
+    if isinstance(value, (list, tuple)):
+        try:
+            return torch.as_tensor(value)
+        except (TypeError, ValueError, RuntimeError):
+            pass
+    raise TypeError(f"{name} must be a torch tensor or NumPy array, got {type(value).__name__}")

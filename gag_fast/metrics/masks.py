@@ -1,0 +1,46 @@
+"""Saliency maps against ground-truth masks: log-cosh Dice loss and mean absolute error."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gag_fast.metrics.inputs import check_pair
+
+
+def log_cosh_dice(maps: Any, masks: Any, smooth: float = 1.0) -> Any:
+    """log(cosh(1 - Dice)) of soft maps, Dice = (2 sum M T + smooth) / (sum M + sum T + smooth).
+
+    Args:
+        maps: [B, H, W] or [B, M, H, W] in [0, 1], torch or NumPy.
+        masks: [B, H, W] ground truth in [0, 1], any dtype.
+        smooth: 1 in the paper's code.
+
+    Returns:
+        [B] or [B, M], float32, the kind of `maps`; NaN for a map that is not finite.
+    """
+    found, truth, back = check_pair(maps, masks)
+    overlap = (found * truth).sum(dim=(-2, -1))
+    total = found.sum(dim=(-2, -1)) + truth.sum(dim=(-2, -1))
+    dice = (2 * overlap + smooth) / (total + smooth)
+    return back(torch.log(torch.cosh(1 - dice)))
+
+
+def mae(maps: Any, masks: Any, form: str = "mean") -> Any:
+    """Mean absolute difference mean |M - T| over the pixels.
+
+    Args:
+        maps: as in `log_cosh_dice`.
+        masks: as in `log_cosh_dice`.
+        form: "mean", or "sqrt" for its square root, which the authors' code calls MAE.
+
+    Returns:
+        [B] or [B, M], float32, the kind of `maps`; NaN for a map that is not finite.
+    """
+    if form not in ("mean", "sqrt"):
+        raise ValueError(f"form must be mean or sqrt, got {form!r}")
+    found, truth, back = check_pair(maps, masks)
+    error: Tensor = (found - truth).abs().mean(dim=(-2, -1))
+    return back(error.sqrt() if form == "sqrt" else error)

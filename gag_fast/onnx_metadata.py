@@ -1,0 +1,91 @@
+"""The facts of a classifier that travel inside its ONNX file, as ONNX metadata_props strings.
+
+Keys: `gag_fast.format` (version of this list), `name`, `mean`, `std`, `input_size`, `resize`,
+`crop`, `interpolation`, `labels`, `score`, `weights`, `weights_sha256`. Words are written as they
+are, everything else (numbers, lists, true/false) as JSON.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from gag_fast.models import ModelSpec, Preprocessing
+
+FORMAT = 1
+SCORES = ("logits", "probabilities")
+
+
+class MetadataError(ValueError):
+    """Metadata that is there but cannot be understood."""
+
+
+def encode(spec: ModelSpec, score: str) -> dict[str, str]:
+    """The metadata_props of a classifier; `score` says what its output is ("logits" or so)."""
+    p = spec.preprocessing
+    values: dict[str, Any] = {
+        "gag_fast.format": FORMAT,
+        "name": spec.name,
+        "mean": p.mean,
+        "std": p.std,
+        "input_size": p.size,
+        "resize": p.resize,
+        "crop": p.crop,
+        "interpolation": p.interpolation,
+        "labels": spec.labels,
+        "score": score,
+        "weights": spec.weights,
+        "weights_sha256": spec.weights_sha256,
+    }
+    return {k: v if isinstance(v, str) else json.dumps(v) for k, v in values.items()}
+
+
+def decode(props: Mapping[str, str], num_classes: int) -> tuple[ModelSpec, str] | None:
+    """The reverse of `encode`, or None where the file carries no metadata of ours.
+
+    Raises:
+        MetadataError: a newer format, a missing key or a value that is not what it should be.
+    """
+    if "gag_fast.format" not in props:
+        return None
+    try:
+        values: dict[str, Any] = {
+            k: props[k] if k in _WORDS else json.loads(props[k]) for k in props if k in _KEYS
+        }
+        if values["gag_fast.format"] != FORMAT:
+            raise MetadataError(
+                f"metadata format {values['gag_fast.format']} is not {FORMAT}, the one this "
+                "version of gag_fast reads; export the file again"
+            )
+        preprocessing = Preprocessing(
+            size=int(values["input_size"]),
+            resize=int(values["resize"]),
+            crop=bool(values["crop"]),
+            mean=tuple(values["mean"]),
+            std=tuple(values["std"]),
+            interpolation=values["interpolation"],
+        )
+        labels = None if values["labels"] is None else tuple(map(str, values["labels"]))
+        score = values["score"]
+        if score not in SCORES:
+            raise MetadataError(f"score must be one of {', '.join(SCORES)}, got {score!r}")
+        if labels is not None and len(labels) != num_classes:
+            raise MetadataError(f"{len(labels)} labels for {num_classes} classes")
+        spec = ModelSpec(
+            values["name"],
+            preprocessing,
+            num_classes,
+            labels,
+            values["weights"],
+            values["weights_sha256"],
+        )
+    except KeyError as error:
+        raise MetadataError(f"the metadata lacks {error}") from None
+    except (TypeError, json.JSONDecodeError) as error:
+        raise MetadataError(f"the metadata cannot be read: {error}") from None
+    return spec, score
+
+
+_WORDS = frozenset({"name", "interpolation", "score", "weights", "weights_sha256"})
+_KEYS = frozenset(encode(ModelSpec("", Preprocessing(), 1), SCORES[0]))

@@ -1,0 +1,279 @@
+"""The plan: which masked images the metrics need, each distinct one once.
+
+Every masked image is "the first `count` pixels in rank order of a map from source `top`, the others
+from source `rest`", where the sources are the images, their blurred copies and constant colours. A
+plan lists the distinct ones and where each point of each curve finds its own.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gag_fast import ops
+from gag_fast.perturb.blur import blur
+from gag_fast.presets import Preset
+
+CURVES = ("recover", "deletion", "insertion")
+"""What RCAP, deletion and insertion need, in this order."""
+
+FILL = -1
+"""Number of the constant colour that `compose_` takes beside its sources."""
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """Saliency maps sorted once; everything about thresholds is read off this.
+
+    Attributes:
+        ranks: int32 [R, H W]: rank of each pixel, 0 the most salient; ties by pixel index.
+        order: int32 [R, H W]: its inverse.
+        descending: [R, H W]: the map's values in that order.
+        finite: bool [R]; the rows of other maps hold zeros.
+    """
+
+    ranks: Tensor
+    order: Tensor
+    descending: Tensor
+    finite: Tensor
+
+
+def rank(maps: Tensor) -> Ranked:
+    """Sorts maps [R, H, W]."""
+    finite = maps.flatten(1).isfinite().all(dim=1)
+    maps = torch.where(finite[:, None, None], maps, 0)
+    ranks, order = ops.saliency_ranks(maps)
+    return Ranked(ranks, order, maps.flatten(1).gather(1, order.long()), finite)
+
+
+def recover_counts(ranked: Ranked, preset: Preset) -> Tensor:
+    """How many pixels each of RCAP's partitions recovers: int64 [R, j].
+
+    A linear percentile q at rank r lies in (V(floor r), V(ceil r)], so V >= q holds for the same
+    pixels as V >= V(ceil r): no interpolation, no rounding, ties included.
+    """
+    pixels = ranked.descending.shape[1]
+    ascending = ranked.descending.flip(1)
+    strict = preset.threshold == "sorted"
+    if strict:
+        at = [int(pixels * (p / 100)) - 1 for p in preset.percentiles]
+    else:
+        at = [math.ceil((p / 100) * (pixels - 1)) for p in preset.percentiles]
+    values = ascending[:, at]  # -1 is the last, as in the authors' Python
+    return pixels - torch.searchsorted(ascending, values.contiguous(), right=strict)
+
+
+def curve_counts(ranked: Ranked, preset: Preset) -> Tensor:
+    """How many pixels have moved at each point of the deletion and insertion curves: [R, s]."""
+    rows, pixels = ranked.descending.shape
+    if preset.order == "sorted":
+        n = round(1 / preset.step)
+        points = range(n + preset.last_point)
+        at = [int(pixels * round(1 - k / n, 9)) - 1 for k in points]
+        ascending = ranked.descending.flip(1)
+        return pixels - torch.searchsorted(ascending, ascending[:, at].contiguous(), right=True)
+    if preset.step_unit == "fraction":
+        n = round(1 / preset.step)
+        counts = [(2 * k * pixels + n) // (2 * n) for k in range(n + 1)]  # halves up, exactly
+    else:
+        step = int(preset.step)
+        if preset.step_unit == "count":
+            step = -(-pixels // step)
+        counts = [*range(0, pixels, step), pixels]
+    counts = counts if preset.last_point else counts[:-1]
+    return torch.tensor(counts, device=ranked.order.device).expand(rows, -1)
+
+
+@dataclass(frozen=True)
+class Bank:
+    """The pixels that masked images are made of.
+
+    Attributes:
+        sources: [S, C, H, W]: the images, then their blurred copies and constants where needed.
+        fill: [C], the colour of source `FILL`.
+        constants: source number of "black" and "mean", of those that are needed.
+        blurred: source number of the first blurred image, or None.
+    """
+
+    sources: Tensor
+    fill: Tensor
+    constants: dict[str, int]
+    blurred: int | None
+
+    def source(self, base: str, image: int) -> int:
+        """Number of the source that an image's pixels come from or go to."""
+        if base == "image":
+            return image
+        if base == "blur":
+            assert self.blurred is not None
+            return self.blurred + image
+        return self.constants[base]
+
+
+def sides(preset: Preset) -> dict[str, tuple[str, str]]:
+    """(top, rest) of each curve, in words."""
+    return {
+        "recover": ("image", preset.recover_base),
+        "deletion": (preset.deletion_base, "image"),
+        "insertion": ("image", preset.insertion_base),
+    }
+
+
+def make_bank(images: Tensor, black: Tensor, preset: Preset, curves: tuple[str, ...]) -> Bank:
+    """The sources of a batch of images [B, C, H, W]; `black` is a black pixel [C]."""
+    needed = {base for curve in curves for base in sides(preset)[curve]}
+    parts = [images]
+    blurred = None
+    if "blur" in needed:
+        blurred = images.shape[0]
+        parts.append(blur(images, preset))
+    colours = {"black": black.to(images.device), "mean": torch.zeros_like(black)}
+    colours = {name: c.to(images.device) for name, c in colours.items() if name in needed}
+    constants: dict[str, int] = {}
+    fill = torch.zeros(images.shape[1], device=images.device)
+    for name, colour in colours.items():
+        if not constants:
+            constants[name], fill = FILL, colour
+        else:
+            constants[name] = sum(len(part) for part in parts)
+            parts.append(colour[None, :, None, None].expand(1, *images.shape[1:]))
+    sources = parts[0] if len(parts) == 1 else torch.cat(parts)
+    return Bank(sources.contiguous(), fill, constants, blurred)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The distinct masked images of some images and maps, and who needs which.
+
+    Attributes:
+        slots: int32 [N, 4], (map, count, top, rest) of each, as `ops.compose_` takes them.
+        owner: int64 [N], the image a masked image belongs to; -1: a constant, shared by all.
+        shared: how many of the first slots are constants.
+        points: for each curve int64 [B, M, steps], the slot of each point; -1 where the map is
+            not finite.
+        asked: points in all: the forward passes that scoring point by point would make.
+    """
+
+    slots: np.ndarray
+    owner: np.ndarray
+    shared: int
+    points: dict[str, np.ndarray]
+    asked: int
+
+    def __len__(self) -> int:
+        """Forward passes."""
+        return len(self.slots)
+
+    def rows(self) -> Iterator[tuple[int, int, int, int, int]]:
+        """(image, map, count, top, rest) of each masked image."""
+        for owner, slot in zip(self.owner.tolist(), self.slots.tolist(), strict=True):
+            yield (owner, *slot)
+
+    def __str__(self) -> str:
+        """A line on the whole and one for each masked image."""
+        lines = [f"{len(self)} masked images for {self.asked} points"]
+        for image, m, count, top, rest in self.rows():
+            lines.append(f"image {image}: {count} pixels of map {m} from {top}, others from {rest}")
+        return "\n".join(lines)
+
+
+def make_plan(
+    ranked: Ranked, bank: Bank, preset: Preset, counts: dict[str, Tensor], maps_per_image: int
+) -> Plan:
+    """Lists the distinct masked images for `counts` ([R, steps] for each curve asked for).
+
+    Two masked images are the same when they take the same set of pixels from the same sources,
+    whichever map or metric the set came from; a set is known by the sum of its pixels' 64-bit
+    numbers, which two different sets share with probability 2^-64.
+    """
+    rows, pixels = ranked.order.shape
+    hashes = _set_hashes(ranked.order, counts)
+    total = int(_pixel_numbers(pixels).sum())
+    finite = ranked.finite.tolist()
+    found: dict[tuple[int, ...], int] = {}
+    slots: list[tuple[int, int, int, int]] = []
+    owner: list[int] = []
+    points = {
+        curve: np.full((rows // maps_per_image, maps_per_image, c.shape[1]), -1)
+        for curve, c in counts.items()
+    }
+
+    def slot(key: tuple[int, ...], value: tuple[int, int, int, int], image: int) -> int:
+        at = found.get(key)
+        if at is None:
+            at = found[key] = len(slots)
+            slots.append(value)
+            owner.append(image)
+        return at
+
+    if any(finite):
+        for name in sorted(_whole_constants(counts, preset, pixels)):
+            number = bank.constants[name]
+            slot((number,), (0, 0, number, number), -1)
+    shared = len(slots)
+    numbers = {curve: (c.tolist(), hashes[curve].tolist()) for curve, c in counts.items()}
+    for row in range(rows):
+        if not finite[row]:
+            continue
+        image, m = divmod(row, maps_per_image)
+        for curve, (count_rows, hash_rows) in numbers.items():
+            top, rest = (bank.source(base, image) for base in sides(preset)[curve])
+            at = points[curve][image, m]
+            for step, (count, hashed) in enumerate(
+                zip(count_rows[row], hash_rows[row], strict=True)
+            ):
+                if count in (0, pixels) or top == rest:
+                    source = rest if count == 0 else top
+                    at[step] = slot((source,), (row, 0, source, source), image)
+                elif top < rest:
+                    key = (top, rest, count, hashed)
+                    at[step] = slot(key, (row, count, top, rest), image)
+                else:  # the same picture described from its other side
+                    key = (rest, top, pixels - count, _wrap(total - hashed))
+                    at[step] = slot(key, (row, count, top, rest), image)
+    asked = sum(int((p >= 0).sum()) for p in points.values())
+    table = np.array(slots, dtype=np.int32).reshape(-1, 4)
+    return Plan(table, np.array(owner, dtype=np.int64), shared, points, asked)
+
+
+def _whole_constants(counts: dict[str, Tensor], preset: Preset, pixels: int) -> set[str]:
+    """The constants that some point shows alone, without a pixel of an image."""
+    whole = set()
+    for curve, c in counts.items():
+        top, rest = sides(preset)[curve]
+        if rest in ("black", "mean") and bool((c == 0).any()):
+            whole.add(rest)
+        if top in ("black", "mean") and bool((c == pixels).any()):
+            whole.add(top)
+    return whole
+
+
+def _wrap(value: int) -> int:
+    """A Python integer as a signed 64-bit one wraps."""
+    return (value + 2**63) % 2**64 - 2**63
+
+
+def _pixel_numbers(pixels: int) -> Tensor:
+    """A 64-bit number for each pixel index, well mixed (splitmix64): int64 [pixels]."""
+    with np.errstate(over="ignore"):
+        z = (np.arange(pixels, dtype=np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
+        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return torch.from_numpy((z ^ (z >> np.uint64(31))).view(np.int64))
+
+
+def _set_hashes(order: Tensor, counts: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The number of the set of each prefix of `order`: like `counts`, 0 for the empty one."""
+    numbers = _pixel_numbers(order.shape[1]).to(order.device)
+    hashes = {curve: torch.zeros_like(c) for curve, c in counts.items()}
+    for row in range(order.shape[0]):  # one at a time: the sums take twice a map's memory
+        sums = numbers[order[row].long()].cumsum(0)  # wraps around, as it should
+        for curve, c in counts.items():
+            at = (c[row] - 1).clamp(min=0)
+            hashes[curve][row] = torch.where(c[row] > 0, sums[at], 0)
+    return hashes

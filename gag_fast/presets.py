@@ -1,0 +1,184 @@
+"""Scoring presets: every choice that decides a number, as one frozen value object.
+
+`preset("paper")` is the paper's definition, `"official"` what the authors' code computes, `"rise"`
+RISE's code, `"torchcam"` torch-cam's `DeletionInsertionMetric` at its defaults. All fields can be
+overridden: `preset("paper", lower_bound=60)`, and stored: `Preset.from_dict(p.to_dict()) == p`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
+
+_CHOICES = {
+    "threshold": ("percentile", "sorted"),
+    "step_unit": ("fraction", "pixels", "count"),
+    "order": ("rank", "sorted"),
+    "recover_base": ("black", "mean"),
+    "deletion_base": ("black", "mean"),
+    "insertion_base": ("black", "mean", "blur"),
+    "blur_kernel_form": ("gaussian", "folded"),
+    "blur_padding": ("reflect", "zero"),
+    "mae_form": ("mean", "sqrt"),
+}
+
+
+@dataclass(frozen=True)
+class Preset:
+    """How RCAP, deletion, insertion and the mask metrics are computed.
+
+    "black" is a black pixel, (0 - mean) / std after normalisation; "mean" is 0 after
+    normalisation, a mean grey. Percentiles and shares count pixels of one image.
+
+    Attributes:
+        name: which preset this came from.
+        lower_bound: RCAP's lowest percentile, in percent.
+        interval: distance of RCAP's percentiles, in percent; the thresholds are the percentiles
+            100 - interval, 100 - 2 interval, ... down to lower_bound.
+        threshold: "percentile": pixels >= the linear percentile (Eq. 4.1); "sorted": pixels
+            strictly above `sorted(map)[int(H W r) - 1]`, as the authors' code has it.
+        recover_base: what RCAP's recovered pixels lie on.
+        step_unit: unit of `step`: "fraction" of the pixels, "pixels", or "count" of steps, of
+            ceil(H W / count) pixels each.
+        step: pixels moved from one point of a curve to the next, in that unit.
+        last_point: whether the curves reach the point where every pixel is moved.
+        order: "rank": most salient first, ties by pixel index, every step moves exactly its share
+            (fractions are rounded half up); "sorted": pixels strictly above
+            `sorted(map)[int(H W (1 - f)) - 1]`, ties move together.
+        area_width: length of the x axis an area is taken over; the points are evenly spaced. None:
+            x is the share of pixels really moved, in [0, 1].
+        deletion_base: what deleted pixels become.
+        insertion_base: what pixels are inserted onto.
+        blur_kernel: side of the Gaussian blur's kernel in pixels, odd.
+        blur_sigma: its standard deviation in pixels.
+        blur_kernel_form: "gaussian": sampled at whole pixels and normalised to sum 1; "folded": an
+            infinite Gaussian folded back at the kernel's ends, as RISE's `gkern` makes it.
+        blur_padding: "reflect" without repeating the border, or "zero" in normalised space.
+        mae_form: "mean": mean |M - T|; "sqrt": its square root, as the authors' code has it.
+        dice_smooth: added to numerator and denominator of the Dice coefficient.
+    """
+
+    name: str = "paper"
+    lower_bound: float = 50.0
+    interval: float = 10.0
+    threshold: str = "percentile"
+    recover_base: str = "black"
+    step_unit: str = "fraction"
+    step: float = 0.1
+    last_point: bool = True
+    order: str = "rank"
+    area_width: float | None = 1.0
+    deletion_base: str = "black"
+    insertion_base: str = "blur"
+    blur_kernel: int = 33
+    blur_sigma: float = 16.0
+    blur_kernel_form: str = "gaussian"
+    blur_padding: str = "reflect"
+    mae_form: str = "mean"
+    dice_smooth: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name, choices in _CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise ValueError(
+                    f"preset: {name} must be one of {', '.join(choices)}, "
+                    f"got {getattr(self, name)!r}"
+                )
+        if not (0 < self.interval <= 100 and 0 <= self.lower_bound <= 100 - self.interval):
+            raise ValueError(
+                "preset: lower_bound and interval must leave a percentile in [lower_bound, 100), "
+                f"got lower_bound={self.lower_bound}, interval={self.interval}"
+            )
+        if not (self.step > 0 and math.isfinite(self.step)):
+            raise ValueError(f"preset: step must be positive, got {self.step}")
+        if self.step_unit == "fraction":
+            parts = round(1 / self.step)
+            if abs(parts * self.step - 1) > 1e-9 or parts + self.last_point < 2:
+                raise ValueError(
+                    f"preset: a fraction as step must divide 1 into whole steps, got {self.step}"
+                )
+        if self.step_unit != "fraction" and self.step != int(self.step):
+            raise ValueError(f"preset: step must be a whole number, got {self.step}")
+        if self.order == "sorted" and self.step_unit != "fraction":
+            raise ValueError('preset: order "sorted" needs step_unit "fraction"')
+        if self.area_width is not None and not self.area_width > 0:
+            raise ValueError(f"preset: area_width must be positive, got {self.area_width}")
+        if self.blur_kernel < 1 or self.blur_kernel % 2 == 0:
+            raise ValueError(f"preset: blur_kernel must be odd, got {self.blur_kernel}")
+        if not self.blur_sigma > 0:
+            raise ValueError(f"preset: blur_sigma must be positive, got {self.blur_sigma}")
+        if self.dice_smooth < 0:
+            raise ValueError(f"preset: dice_smooth must not be negative, got {self.dice_smooth}")
+
+    @property
+    def percentiles(self) -> tuple[float, ...]:
+        """RCAP's percentiles in percent, the highest first: 100 - k interval for k = 1 ... j."""
+        # The tolerance lets an interval such as 0.1 reach its last percentile.
+        j = math.floor((100 - self.lower_bound) / self.interval + 1e-9)
+        return tuple(round(100 - k * self.interval, 9) for k in range(1, j + 1))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for a JSON file."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Preset:
+        """The reverse of `to_dict`."""
+        return cls(**values)
+
+
+PRESETS = {
+    "paper": Preset(),
+    "official": Preset(
+        name="official",
+        threshold="sorted",
+        order="sorted",
+        last_point=False,
+        area_width=0.9,
+        deletion_base="mean",
+        mae_form="sqrt",
+    ),
+    "rise": Preset(
+        name="rise",
+        step_unit="pixels",
+        step=224,
+        deletion_base="mean",
+        blur_kernel=11,
+        blur_sigma=5.0,
+        blur_kernel_form="folded",
+        blur_padding="zero",
+    ),
+    "torchcam": Preset(
+        name="torchcam",
+        step_unit="count",
+        step=20,
+        area_width=None,
+        deletion_base="mean",
+        insertion_base="mean",
+    ),
+}
+
+
+def preset(name: str | Preset | Mapping[str, Any], **overrides: Any) -> Preset:
+    """A preset by name, as a dict of its fields, or as it is; with some fields replaced.
+
+    Raises:
+        ValueError: no such preset, or no such field, or a value that cannot be.
+    """
+    if isinstance(name, Mapping):
+        given: Mapping[str, Any] = name
+        base = PRESETS.get(str(given.get("name", "paper")), Preset())
+        overrides = {**given, **overrides}
+    elif isinstance(name, Preset):
+        base = name
+    elif name in PRESETS:
+        base = PRESETS[name]
+    else:
+        raise ValueError(f"preset must be one of {', '.join(PRESETS)}, got {name!r}")
+    known = {field.name for field in fields(Preset)}
+    unknown = sorted(set(overrides) - known)
+    if unknown:
+        raise ValueError(f"preset has no field {unknown[0]!r}; it has {', '.join(sorted(known))}")
+    return replace(base, **overrides)
