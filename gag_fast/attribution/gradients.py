@@ -1,0 +1,339 @@
+"""Gradients of the target score with respect to batches of modified images.
+
+The model is never changed: the engine works on a private copy that shares its weights (converted
+where another memory format is faster), in eval mode and with every parameter frozen. So no weight
+gradient is computed, and no hook, flag, memory format or `.grad` of the caller's model moves. A
+model that cannot be copied is frozen in place for the time of the call and restored afterwards.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from collections.abc import Iterator
+from types import TracebackType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from gag_fast._inputs import describe
+from gag_fast.attribution.fusion import fuse as fused_module
+from gag_fast.attribution.guided_backprop import Rectifiers
+
+SCORES = ("logit", "nll")
+
+
+def target_score(logits: Tensor, targets: Tensor, score: str) -> Tensor:
+    """Sum of the scores that are differentiated.
+
+    Args:
+        logits: `[N,K]`, N at least the number of targets; rows beyond are padding.
+        targets: int64 `[B]`.
+        score: "logit", or "nll": the negative log-softmax, as in the authors' IG.
+    """
+    if score not in SCORES:
+        raise ValueError(f"score must be one of {', '.join(SCORES)}, got {score!r}")
+    logits = logits[: len(targets)]
+    if score == "nll":
+        return F.cross_entropy(logits, targets, reduction="sum")
+    return logits.gather(1, targets[:, None]).sum()
+
+
+class GradientEngine:
+    """Computes gradients of one model for as long as its `with` block lasts.
+
+    Args:
+        model: gives logits `[N,K]` for images `[N,C,H,W]`.
+        batch_size: modified images per forward and backward pass; None: as many as `memory`
+            holds, 8 at most on the CPU (larger batches leave the caches) and 256 on CUDA.
+        memory: bytes that one pass may keep for its backward; measured on one image. None: 1 GiB
+            on the CPU, half of what is free on CUDA.
+        channels_last: memory format of the passes; None: channels_last for convolutional models
+            on the CPU, and on CUDA in half precision.
+        fuse: let the backward pass fold batch norms into convolutions (see `fusion`) where the
+            model can be traced and one image's gradient stays equal to 1e-4; None: on the CPU.
+        compile: run the model through `torch.compile`; on CUDA with CUDA graphs. Pays from
+            thousands of passes on, so keep the engine between calls.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        batch_size: int | None = None,
+        memory: int | None = None,
+        channels_last: bool | None = None,
+        fuse: bool | None = None,
+        compile: bool = False,
+    ) -> None:
+        if not isinstance(model, nn.Module):
+            raise TypeError(f"model must be a torch.nn.Module, got {describe(model)}")
+        for name, value in (("batch_size", batch_size), ("memory", memory)):
+            if value is not None and (
+                isinstance(value, bool) or not isinstance(value, int) or value < 1
+            ):
+                raise ValueError(f"{name} must be a positive integer, got {value!r}")
+        self._model = model
+        self._asked_batch = batch_size
+        self._batches: dict[torch.Size, int] = {}  # chosen, by the images' shape
+        self._memory = memory
+        self._classes: int | None = None
+        self._channels_last = channels_last
+        self._fuse = fuse
+        self._compile = compile
+        self._stack = contextlib.ExitStack()
+        self._plain: nn.Module | None = None  # the frozen copy
+        self._chosen: Any = None  # it, or what it was fused to
+        self._run: Any = None  # that, compiled if asked
+        self.rectifiers: int | None = None  # met by the last rectified pass
+
+    def __enter__(self) -> GradientEngine:
+        """Copies and freezes the model."""
+        tensors = [*self._model.parameters(), *self._model.buffers()]
+        self.device = tensors[0].device if tensors else None
+        self.dtype = next((t.dtype for t in tensors if t.is_floating_point()), None)
+        channels_last = self._channels_last
+        if channels_last is None:
+            channels_last = any(isinstance(m, nn.Conv2d) for m in self._model.modules()) and (
+                self.device is None
+                or self.device.type == "cpu"
+                or self.dtype in (torch.float16, torch.bfloat16)
+            )
+        self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
+        # Weights that are moved in inference mode could never be part of a gradient.
+        with torch.inference_mode(False):
+            self._plain = _private_copy(self._model, self.memory_format)
+        if self._plain is None:
+            self._plain = self._stack.enter_context(_frozen_in_place(self._model))
+        if self._fuse is None:
+            self._fuse = self.device is None or self.device.type == "cpu"
+        self._choose(self._plain)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Restores a model that was frozen in place; drops the copy otherwise."""
+        self._stack.close()
+        self._plain = self._chosen = self._run = None
+
+    @property
+    def module(self) -> nn.Module:
+        """What runs, before any fusion: the frozen copy of the model."""
+        if self._plain is None:
+            raise RuntimeError("this GradientEngine is not at work: use it in its `with` block")
+        return self._plain
+
+    def check(self, images: Tensor) -> None:
+        """Refuses images on another device than the model's."""
+        if self.device is not None and images.device != self.device:
+            raise ValueError(
+                f"images are on {images.device}, but the model is on {self.device}; "
+                "move one of them with .to(...)"
+            )
+
+    def batch_size(self, image: Tensor) -> int:
+        """Modified images per pass for images like `image` `[C,H,W]`."""
+        self._measure(image)
+        return self._asked_batch or self._batches[image.shape]
+
+    def classes(self, image: Tensor) -> int:
+        """Number K of the model's classes."""
+        self._measure(image)
+        if self._classes is None:
+            self.logits(image[None])
+        assert self._classes is not None
+        return self._classes
+
+    def plan(self, images: int, samples: int, image: Tensor) -> tuple[int, int]:
+        """How to fill the batches: (images side by side, samples of each), for fewest passes."""
+        batch = self.batch_size(image)
+        best = (0, 0, 0)
+        for group in range(1, min(images, batch) + 1):
+            at_once = min(samples, batch // group)
+            full, rest = divmod(images, group)
+            passes = full * -(-samples // at_once)
+            if rest:
+                passes += -(-samples // min(samples, batch // rest))
+            if not best[0] or passes <= best[0]:
+                best = (passes, group, at_once)
+        return best[1], best[2]
+
+    @torch.no_grad()
+    def logits(self, images: Tensor) -> Tensor:
+        """Logits `[B,K]` of images `[B,C,H,W]`."""
+        step = self.batch_size(images[0])
+        parts = [
+            self.forward(self._prepare(part))[: len(part)].clone() for part in images.split(step)
+        ]
+        return torch.cat(parts)
+
+    def __call__(
+        self, points: Tensor, targets: Tensor, *, score: str = "logit", rectified: bool = False
+    ) -> Tensor:
+        """Gradients of the targets' scores at modified images.
+
+        Args:
+            points: `[B,m,C,H,W]`.
+            targets: int64 `[B]`.
+            score: `"logit"`, or `"nll"`: the negative log-softmax, as the authors' IG has it.
+            rectified: guided backpropagation's rule in the backward pass.
+
+        Returns:
+            `[B,m,C,H,W]` float32 (float64 for a float64 model), any strides.
+        """
+        folded = points.flatten(0, 1)
+        repeated = targets.repeat_interleave(points.shape[1])
+        step = self.batch_size(folded[0])
+        parts = [
+            self._gradient(part, chosen, score, rectified)
+            for part, chosen in zip(folded.split(step), repeated.split(step), strict=True)
+        ]
+        grads = parts[0] if len(parts) == 1 else torch.cat(parts)
+        if grads.dtype in (torch.float16, torch.bfloat16):
+            grads = grads.float()
+        return grads.unflatten(0, points.shape[:2])
+
+    def _gradient(self, points: Tensor, targets: Tensor, score: str, rectified: bool) -> Tensor:
+        # inference_mode(False): callers may well be inside one, which forbids autograd.
+        with torch.inference_mode(False), torch.enable_grad():
+            if points.is_inference():  # such tensors cannot be part of a gradient; their copies can
+                points, targets = points.clone(), targets.clone()
+            x = self._prepare(points.detach()).requires_grad_()
+            if rectified:
+                with Rectifiers() as mode:
+                    logits = self.forward(x, plain=True)
+                self.rectifiers = mode.met
+            else:
+                logits = self.forward(x)
+            grad = _differentiate(target_score(logits, targets, score), x)[: len(points)]
+        return (
+            grad.clone() if self._compile else grad
+        )  # the next pass may overwrite a graph's output
+
+    def _prepare(self, images: Tensor) -> Tensor:
+        images = images.to(dtype=self.dtype or images.dtype)
+        missing = self.batch_size(images[0]) - len(images) if self._compile else 0
+        if missing > 0:  # one shape only, or every new one is compiled again
+            images = torch.cat([images, images[-1:].expand(missing, *images.shape[1:])])
+        return images.contiguous(memory_format=self.memory_format)
+
+    def forward(self, x: Tensor, plain: bool = False) -> Tensor:
+        """Logits of a batch as it is; `plain`: without the fusions that hide activations."""
+        module = self.module  # raises where the engine is not at work
+        return self._logits(module if plain else self._run, x)
+
+    def _logits(self, module: Any, x: Tensor) -> Tensor:
+        logits = module(x)
+        if not isinstance(logits, Tensor) or logits.dim() != 2 or len(logits) != len(x):
+            raise ValueError(
+                f"the model must return logits [{len(x)}, K] for {len(x)} images, "
+                f"got {describe(logits)}"
+            )
+        self._classes = logits.shape[1]
+        return logits
+
+    def _measure(self, image: Tensor) -> None:
+        """Chooses what runs by the first image, and how many at once by the first of each shape."""
+        if self._fuse:
+            self._fuse = False
+            self._try_fused(image)
+        if self._asked_batch is None and image.shape not in self._batches:
+            on_cpu = image.device.type == "cpu"
+            bound = self._memory
+            if bound is None:
+                bound = (1 << 30) if on_cpu else torch.cuda.mem_get_info(image.device)[0] // 2
+            kept = self._trial(self._chosen, image)[1]
+            self._batches[image.shape] = max(1, min(8 if on_cpu else 256, bound // max(kept, 1)))
+
+    def _try_fused(self, image: Tensor) -> None:
+        with torch.inference_mode(False):
+            fused = fused_module(self.module)
+        if fused is None:
+            return
+        expected, _ = self._trial(self.module, image)
+        try:
+            found, _ = self._trial(fused, image)
+        except Exception:  # a model that traces, but not to what it does
+            return
+        if (found - expected).abs().amax() <= 1e-4 * expected.abs().amax():
+            self._choose(fused)
+
+    def _choose(self, module: nn.Module) -> None:
+        self._chosen = self._run = module
+        if self._compile:
+            on_cuda = self.device is not None and self.device.type == "cuda"
+            self._run = torch.compile(module, mode="reduce-overhead" if on_cuda else None)
+
+    def _trial(self, module: nn.Module, image: Tensor) -> tuple[Tensor, int]:
+        """The gradient of one image's best class, and the bytes kept for it, weights aside."""
+        weights = {p.untyped_storage().data_ptr() for p in module.parameters()}
+        kept: dict[int, int] = {}
+
+        def note(tensor: Tensor) -> Tensor:
+            storage = tensor.untyped_storage()
+            if storage.data_ptr() not in weights:
+                kept[storage.data_ptr()] = storage.nbytes()
+            return tensor
+
+        with (
+            torch.inference_mode(False),
+            torch.enable_grad(),
+            torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor),
+        ):
+            x = image[None].clone().to(dtype=self.dtype or image.dtype)
+            x = x.contiguous(memory_format=self.memory_format).requires_grad_()
+            # All that is kept is alive at the end, so no two storages share an address.
+            return _differentiate(self._logits(module, x).amax(), x), sum(kept.values())
+
+
+def _differentiate(value: Tensor, x: Tensor) -> Tensor:
+    if not value.requires_grad:
+        raise ValueError("the model's logits do not depend on the images")
+    return torch.autograd.grad(value, x)[0]
+
+
+def _private_copy(model: nn.Module, memory_format: torch.memory_format) -> nn.Module | None:
+    """A frozen eval copy of the model; None if it cannot be copied.
+
+    Parameters share memory with the model's unless the format moves them; buffers are copied,
+    since a module may write to them even in eval mode.
+    """
+    memo: dict[int, Any] = {}
+    try:
+        for parameter in model.parameters():
+            memo[id(parameter)] = nn.Parameter(_laid_out(parameter, memory_format), False)
+        clone = copy.deepcopy(model, memo)
+    except Exception:
+        return None
+    clone.requires_grad_(False)
+    return clone.eval()
+
+
+def _laid_out(parameter: Tensor, memory_format: torch.memory_format) -> Tensor:
+    value = parameter.detach()
+    if parameter.dim() == 4 and memory_format == torch.channels_last:
+        return value.contiguous(memory_format=memory_format)
+    return value
+
+
+@contextlib.contextmanager
+def _frozen_in_place(model: nn.Module) -> Iterator[nn.Module]:
+    """The model itself, frozen and in eval mode; every flag as before afterwards."""
+    training = [(module, module.training) for module in model.modules()]
+    gradients = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    try:
+        model.eval()
+        for parameter, _ in gradients:
+            parameter.requires_grad_(False)
+        yield model
+    finally:
+        for parameter, flag in gradients:
+            parameter.requires_grad_(flag)
+        for module, flag in training:
+            module.training = flag

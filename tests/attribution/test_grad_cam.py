@@ -1,0 +1,84 @@
+"""Grad-CAM: where it looks by default, and what it refuses."""
+
+import pytest
+import torch
+from attribution_models import TinyNet, build, images, shaken
+from torch import nn
+
+import gag_fast
+from gag_fast.attribution.grad_cam import last_stage
+from gag_fast.attribution.gradients import GradientEngine
+
+
+@pytest.mark.parametrize(
+    ("name", "stage"),
+    [
+        ("tiny", "last"),
+        ("efficientnet_lite0", "_blocks.15"),
+        ("resnet50", "layer4"),
+        ("efficientnet_b0", "features.7"),
+        ("densenet161", "features.denseblock4"),
+    ],
+)
+def test_the_last_stage(name, stage):
+    model, size = build(name)
+    with GradientEngine(model, fuse=False) as engine:
+        assert last_stage(engine, images(1, size)) == stage
+
+
+def test_by_hand():
+    # One convolution that copies the pixels; the logit of class 1 is twice the mean.
+    conv = nn.Conv2d(1, 1, 3, padding=1, bias=False)
+    conv.weight.data = torch.zeros(1, 1, 3, 3)
+    conv.weight.data[0, 0, 1, 1] = 1
+    head = nn.Linear(1, 2, bias=False)
+    head.weight.data = torch.tensor([[-1.0], [2.0]])
+    model = nn.Sequential(conv, nn.AdaptiveAvgPool2d(1), nn.Flatten(), head)
+    x = torch.tensor([[[[0.0, 1.0], [-1.0, 3.0]]]])
+    raw = gag_fast.explain(model, x, 1, "grad_cam", channels="keep")
+    torch.testing.assert_close(raw, x * 2 / 4)
+    found = gag_fast.explain(model, x, 1, "grad_cam")
+    torch.testing.assert_close(found, torch.tensor([[[0.0, 1 / 3], [0.0, 1.0]]]))
+    # The other class's map has nothing positive but the one pixel.
+    other = gag_fast.explain(model, x, 0, "grad_cam")
+    torch.testing.assert_close(other, torch.tensor([[[0.0, 0.0], [1.0, 0.0]]]))
+
+
+def test_layers_by_name():
+    model, x = shaken(TinyNet), images(2, 16)
+    assert gag_fast.explain(model, x, 0, "grad_cam", layer="norm1", channels="keep").shape == (
+        2, 1, 16, 16,
+    )  # fmt: skip
+    bracketed = Blocks(model)
+    found = gag_fast.explain(bracketed, x, 0, "grad_cam", layer="blocks[0].last")
+    assert torch.equal(found, gag_fast.explain(model, x, 0, "grad_cam", layer="last"))
+    with pytest.raises(ValueError, match=r"'blocks\[9\]' is not a module of the model; it has bl"):
+        gag_fast.explain(bracketed, x, 0, "grad_cam", layer="blocks[9]")
+    with pytest.raises(ValueError, match="must give one feature map"):
+        gag_fast.explain(model, x, 0, "grad_cam", layer="fc")
+    with pytest.raises(ValueError, match="gave 2 outputs"):
+        gag_fast.explain(Twice(), x, 0, "grad_cam", layer="conv")
+
+
+class Blocks(nn.Module):
+    def __init__(self, *blocks):
+        super().__init__()
+        self.blocks = nn.ModuleList(blocks)
+
+    def forward(self, x):
+        return self.blocks[0](x)
+
+
+class Twice(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 3, 3, padding=1)
+
+    def forward(self, x):
+        return self.conv(self.conv(x)).mean((2, 3))
+
+
+def test_no_convolution():
+    flat = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 2))
+    with pytest.raises(ValueError, match="no convolution"):
+        gag_fast.explain(flat, images(1, 8), 0, "grad_cam")
