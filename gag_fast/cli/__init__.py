@@ -1,0 +1,95 @@
+"""The command `gag-fast`: a table of sub-commands, one module each.
+
+A sub-command's module has SUMMARY, EXAMPLE, add_arguments(parser) and run(args) -> exit status; it
+imports what is heavy inside run, so that --help is quick.
+
+Exit status: 0 everything asked for was done, 1 something failed, 2 a mistake in what was asked,
+128 + n ended by signal n.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from importlib import import_module
+from typing import NoReturn
+
+from gag_fast import __version__
+
+COMMANDS = ("demo", "export", "explain", "evaluate", "report", "reproduce", "synthetic")
+
+FAILED, MISTAKE, INTERRUPTED = 1, 2, 130
+TRACEBACK = "GAG_FAST_TRACEBACK"
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse with an error of one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(MISTAKE, f"gag-fast: error: {message} (see {self.prog} --help)\n")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of the whole command line."""
+    parser = _Parser(
+        prog="gag-fast",
+        description="Guided AbsoluteGrad saliency maps: explain classifiers, score explanations.",
+        epilog="gag-fast COMMAND --help shows a command's options and an example.",
+    )
+    parser.add_argument("--version", action="version", version=f"gag-fast {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name in COMMANDS:
+        module = import_module(f"gag_fast.cli.{name}")
+        sub = commands.add_parser(
+            name,
+            help=module.SUMMARY,
+            description=module.SUMMARY[:1].upper() + module.SUMMARY[1:] + ".",
+            epilog=f"example:\n{module.EXAMPLE}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        module.add_arguments(sub)
+        sub.set_defaults(run=module.run)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line; returns the exit status.
+
+    A mistake prints one line; the environment variable GAG_FAST_TRACEBACK shows where it came from.
+    """
+    args = build_parser().parse_args(argv)
+    warnings.showwarning = _show_warning
+    try:
+        return args.run(args)
+    except KeyboardInterrupt:
+        print("gag-fast: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:  # the reader of our output went away: `gag-fast report RUN | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+    except Exception as error:
+        if os.environ.get(TRACEBACK):
+            raise
+        print(f"gag-fast: error: {_describe(error)}", file=sys.stderr)
+        return (
+            MISTAKE if isinstance(error, (ValueError, TypeError, ImportError, OSError)) else FAILED
+        )
+
+
+def _describe(error: Exception) -> str:
+    """The message in one line; with the kind where it is none that this package words."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if isinstance(error, (ValueError, RuntimeError, ImportError)) and lines:
+        return " ".join(lines)
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return f"{type(error).__name__}: {' '.join(lines)} (set {TRACEBACK}=1 to see where)"
+
+
+def _show_warning(message, category, filename, lineno, file=None, line=None) -> None:
+    """Warnings meant for users in one line each; those for developers of libraries not at all."""
+    if issubclass(category, (UserWarning, RuntimeWarning)) and "gag_fast" in str(filename):
+        print(f"gag-fast: warning: {' '.join(str(message).split())}", file=sys.stderr)

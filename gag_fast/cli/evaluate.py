@@ -1,0 +1,143 @@
+"""gag-fast evaluate: explain and score a data set into a run folder."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from pathlib import Path
+
+from gag_fast.cli.options import PROVIDERS, add_explaining, add_model, names, positive
+
+SUMMARY = "explain and score a data set; the same command goes on after a stop"
+EXAMPLE = (
+    "  gag-fast evaluate photos/ --model efficientnet_lite0 --out runs/photos \\\n"
+    "      --methods guided_absgrad,absgrad,smoothgrad --metrics rcap,dauc,iauc\n"
+    "  gag-fast evaluate labels.csv --model resnet50 --onnx resnet50.onnx --out runs/val\n"
+    "\n"
+    "DATA is a folder with a sub-folder for each class (or none: then the predicted class is\n"
+    "explained), or a table (.csv, .tsv, .parquet) with columns path, label and perhaps mask.\n"
+    "RUN/results/*.parquet holds a row for each image and method; gag-fast report RUN shows them."
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's options."""
+    parser.add_argument("data", metavar="DATA", help="folder of images, or table of them")
+    add_model(parser)
+    parser.add_argument(
+        "--out", required=True, type=Path, metavar="RUN", help="folder of the results"
+    )
+    parser.add_argument(
+        "--onnx", type=Path, metavar="FILE", help="the classifier that scores (default: exported)"
+    )
+    parser.add_argument(
+        "--methods",
+        type=names,
+        default=("guided_absgrad",),
+        metavar="a,b",
+        help="methods of explanation; guided_absgrad@65 is one with p = 65 "
+        "(default: guided_absgrad)",
+    )
+    parser.add_argument(
+        "--metrics",
+        type=names,
+        default=("rcap", "dauc", "iauc"),
+        metavar="a,b",
+        help="(default: rcap,dauc,iauc; data with masks have log_cosh_dice and mae too)",
+    )
+    parser.add_argument(
+        "--preset", default="paper", help="paper, official or rise (default: paper)"
+    )
+    parser.add_argument(
+        "--providers", choices=PROVIDERS, help="what scores (default: the best that works)"
+    )
+    add_explaining(parser)
+    group = parser.add_argument_group("run")
+    group.add_argument("--limit", type=positive, metavar="N", help="only the first N images")
+    group.add_argument("--save-maps", action="store_true", help="keep the saliency maps (float16)")
+    group.add_argument("--retry-failed", action="store_true", help="try the failed images again")
+    group.add_argument(
+        "--engine", choices=("local", "ray"), default="local", help="(default: local)"
+    )
+    group.add_argument("--workers", type=positive, help="decoding processes (local) or Ray workers")
+    group.add_argument(
+        "--chunk",
+        type=positive,
+        metavar="N",
+        help="images a part (default: 8, more for large data)",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Runs the command."""
+    from gag_fast.runs.folder import DiskFullError
+    from gag_fast.runs.request import Request
+    from gag_fast.runs.run import run as run_request
+
+    request = Request(
+        data=args.data,
+        out=args.out,
+        model=args.model,
+        weights=args.weights,
+        onnx=args.onnx,
+        methods=args.methods,
+        metrics=args.metrics,
+        preset=args.preset,
+        n=args.n,
+        noise=args.noise,
+        p=args.p,
+        seed=args.seed,
+        options={} if args.settings is None else {"settings": args.settings},
+        batch_size=args.batch_size,
+        providers=args.providers,
+        device=args.device,
+        limit=args.limit,
+        chunk=args.chunk,
+        keep_maps=args.save_maps,
+        engine=args.engine,
+        workers=args.workers,
+        retry_failed=args.retry_failed,
+    )
+    try:
+        summary = run_request(request)
+    except DiskFullError as error:
+        print(
+            f"gag-fast: error: {error}; what is there stays valid: make room and run the same "
+            "command again",
+            file=sys.stderr,
+        )
+        return 1
+    return _conclude(summary)
+
+
+def _conclude(summary) -> int:
+    """The table, what failed, how to go on; and the exit status."""
+    from gag_fast.report.reading import read_run
+    from gag_fast.report.tables import summarize, to_text
+
+    if summary.done > len(summary.failures):
+        print(to_text(summarize(read_run(summary.out))))
+    if summary.computed:
+        rate = summary.computed / summary.seconds
+        print(f"{summary.computed} images in {summary.seconds:.1f} s, {rate:.2f} images/s")
+    print(f"results: {summary.out / 'results'}")
+    sys.stdout.flush()
+    if summary.failures:
+        print(
+            f"gag-fast: {len(summary.failures)} of {summary.images} images failed "
+            "(--retry-failed tries them again):",
+            file=sys.stderr,
+        )
+        for image, reason in list(summary.failures.items())[:20]:
+            print(f"  {image}: {reason}", file=sys.stderr)
+        if len(summary.failures) > 20:
+            print(f"  … and {len(summary.failures) - 20} more, in the results", file=sys.stderr)
+    if summary.interrupted is not None:
+        print(
+            f"gag-fast: stopped by {signal.Signals(summary.interrupted).name} with {summary.done} "
+            f"of {summary.images} images done; the same command goes on from here",
+            file=sys.stderr,
+        )
+        return 128 + summary.interrupted
+    return 0 if summary.complete else 1

@@ -1,0 +1,197 @@
+"""gag-fast explain: saliency maps of single images as pictures."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from gag_fast.cli.options import add_explaining, add_model
+
+SUMMARY = "explain what a classifier sees in images, as pictures"
+EXAMPLE = (
+    "  gag-fast explain cat.jpg dog.png --model efficientnet_lite0 --out pictures\n"
+    "  gag-fast explain cat.jpg --model resnet50 --target 'Egyptian cat' --method smoothgrad"
+)
+
+_BATCH = 8
+"""Images explained together."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's options."""
+    parser.add_argument(
+        "images", nargs="+", type=Path, metavar="IMAGE", help="image files, or folders of them"
+    )
+    add_model(parser)
+    parser.add_argument(
+        "--method", default="guided_absgrad", metavar="M", help="(default: guided_absgrad)"
+    )
+    parser.add_argument(
+        "--target", metavar="CLASS", help="class index or label (default: the predicted class)"
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("explanations"),
+        metavar="DIR",
+        help="(default: explanations)",
+    )
+    parser.add_argument(
+        "--save-maps", action="store_true", help="write each map as .npy (float32) too"
+    )
+    add_explaining(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Runs the command; an image that cannot be read is named, the others are still done."""
+    from gag_fast._progress import Progress
+    from gag_fast.models import load_model
+
+    module, spec = load_model(args.model, args.weights)
+    target = _target(args.target, spec)
+    paths = _files(args.images)
+    args.out.mkdir(parents=True, exist_ok=True)
+    names = _picture_names(paths)
+    module = module.to(_device(args.device))
+    failed = 0
+    with Progress(len(paths)) as progress:
+        for start in range(0, len(paths), _BATCH):
+            batch = []
+            for path in paths[start : start + _BATCH]:
+                picture = _read(path, spec, progress)
+                if picture is None:
+                    failed += 1
+                else:
+                    batch.append((path, picture))
+            if batch:
+                failed += _explain(args, module, spec, target, batch, names, progress)
+            progress.add(min(_BATCH, len(paths) - start))
+    if failed:
+        print(f"gag-fast: {failed} of {len(paths)} images failed", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def _read(path: Path, spec: Any, progress: Any) -> Any:
+    """The picture at the model's size, or None after saying why not."""
+    from gag_fast.images import ImageError, fit, load_image
+
+    try:
+        return fit(load_image(path), spec.preprocessing)
+    except ImageError as error:
+        progress.note(f"gag-fast: error: {error}")
+        return None
+
+
+def _explain(
+    args: argparse.Namespace,
+    module: Any,
+    spec: Any,
+    target: int | None,
+    batch: list[tuple[Path, Any]],
+    names: dict[Path, str],
+    progress: Any,
+) -> int:
+    """Explains a batch, writes its pictures and prints a line for each; how many failed."""
+    import numpy as np
+    import torch
+
+    from gag_fast.explainer import explain
+    from gag_fast.images import preprocess
+    from gag_fast.report.pictures import save_overlay
+
+    device = next(module.parameters()).device
+    images = torch.stack([preprocess(picture, spec.preprocessing) for _, picture in batch])
+    images = images.to(device)
+    with torch.inference_mode():
+        probabilities = module(images).softmax(dim=1)
+    predicted = probabilities.argmax(dim=1)
+    targets = predicted if target is None else torch.full_like(predicted, target)
+    options = {} if args.settings is None else {"settings": args.settings}
+    maps = explain(
+        module,
+        images,
+        targets,
+        method=args.method,
+        n=args.n,
+        noise=args.noise,
+        p=args.p,
+        seed=args.seed,
+        batch_size=args.batch_size,
+        **options,
+    ).cpu()
+    failed = 0
+    for (path, picture), saliency, shares, chosen, best in zip(
+        batch, maps, probabilities.cpu(), targets.tolist(), predicted.tolist()
+    ):
+        if not torch.isfinite(saliency).all():
+            progress.note(f"gag-fast: error: {path}: the saliency map is not finite")
+            failed += 1
+            continue
+        out = args.out / f"{names[path]}.png"
+        heading = f"{_label(spec, chosen)}  {shares[chosen]:.3f}"
+        below = [f"{path.name}   {_settings(args)}   {spec.name}"]
+        if chosen != best:
+            below.append(f"predicted: {_label(spec, best)}  {shares[best]:.3f}")
+        save_overlay(out, picture, saliency, [heading, *below])
+        if args.save_maps:
+            np.save(out.with_suffix(".npy"), saliency.float().numpy())
+        print(f"{path}: {heading} -> {out}", flush=True)
+    return failed
+
+
+def _settings(args: argparse.Namespace) -> str:
+    percent = f"p={args.p:g}" if args.method == "guided_absgrad" else None
+    samples = None if args.n is None else f"n={args.n}"
+    return "  ".join(filter(None, [args.method, percent, samples, args.settings]))
+
+
+def _label(spec: Any, index: int) -> str:
+    return f"class {index}" if spec.labels is None else f"{spec.labels[index]} ({index})"
+
+
+def _target(text: str | None, spec: Any) -> int | None:
+    from gag_fast.data import DataError, class_of, label_index
+
+    if text is None:
+        return None
+    target = class_of(text, label_index(spec.labels or ()), spec.num_classes)
+    if target is None or not 0 <= target < spec.num_classes:
+        raise DataError(
+            f"target {text} is out of range for a model of {spec.num_classes} classes "
+            f"(0 to {spec.num_classes - 1})"
+        )
+    return target
+
+
+def _device(asked: str | None) -> str:
+    import torch
+
+    if asked == "cuda" and not torch.cuda.is_available():
+        raise ValueError("device cuda was asked for, but torch finds no CUDA device here")
+    return asked or ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _files(paths: list[Path]) -> list[Path]:
+    """The files named, and the pictures of the folders named, each once."""
+    from gag_fast.data import open_dataset
+
+    found: dict[Path, None] = {}
+    for path in paths:
+        files = [item.path for item in open_dataset(path).items] if path.is_dir() else [path]
+        found |= dict.fromkeys(files)
+    return list(found)
+
+
+def _picture_names(paths: list[Path]) -> dict[Path, str]:
+    """A name for each picture, numbered where two images are called the same."""
+    used: set[str] = set()
+    names = {}
+    for path in paths:
+        name, number = path.stem, 2
+        while name in used:
+            name, number = f"{path.stem}-{number}", number + 1
+        used.add(name)
+        names[path] = name
+    return names

@@ -1,0 +1,111 @@
+"""Types and groups of options that several sub-commands share."""
+
+from __future__ import annotations
+
+import argparse
+
+MODEL_HELP = (
+    "efficientnet_lite0, resnet50, densenet161, efficientnet_b0 … b7, or package.module:function "
+    "for a function that returns a torch module giving logits"
+)
+PROVIDERS = ("cpu", "cuda", "tensorrt")
+
+
+def names(text: str) -> tuple[str, ...]:
+    """A comma-separated list."""
+    found = tuple(part.strip() for part in text.split(",") if part.strip())
+    if not found:
+        raise argparse.ArgumentTypeError("must be one or more names with commas between them")
+    if len(set(found)) != len(found):
+        raise argparse.ArgumentTypeError(f"{text!r} has a name twice")
+    return found
+
+
+def positive(text: str) -> int:
+    """An integer of 1 or more."""
+    return _integer(text, 1)
+
+
+def natural(text: str) -> int:
+    """An integer of 0 or more."""
+    return _integer(text, 0)
+
+
+def percent(text: str) -> float:
+    """A number from 0 to 100."""
+    return _number(text, 0, 100)
+
+
+def fraction(text: str) -> float:
+    """A number of 0 or more."""
+    return _number(text, 0, float("inf"))
+
+
+def add_model(parser: argparse.ArgumentParser) -> None:
+    """--model and --weights."""
+    parser.add_argument("--model", required=True, metavar="NAME", help=MODEL_HELP)
+    add_weights(parser)
+
+
+def add_weights(parser: argparse.ArgumentParser) -> None:
+    """--weights."""
+    parser.add_argument(
+        "--weights",
+        default="default",
+        metavar="default|none|FILE",
+        help="the pretrained ones, random ones, or a state dict (default: default)",
+    )
+
+
+def add_explaining(parser: argparse.ArgumentParser) -> None:
+    """What all methods of explanation take."""
+    group = parser.add_argument_group("explanation")
+    group.add_argument(
+        "--n", type=positive, help="noisy copies of an image, or steps of a path (default: 20)"
+    )
+    group.add_argument(
+        "--noise",
+        type=fraction,
+        default=0.15,
+        help="std of the noise, as a share of the image's max − min (default: 0.15)",
+    )
+    group.add_argument(
+        "--p", type=percent, default=85.0, help="percentile of the guide, 0 to 100 (default: 85)"
+    )
+    group.add_argument("--seed", type=natural, default=0, help="of the noise (default: 0)")
+    group.add_argument(
+        "--settings",
+        metavar="NAME",
+        help="the authors' settings: official:imagenet, official:isic or official:places365",
+    )
+    group.add_argument(
+        "--batch-size",
+        type=positive,
+        help="modified images in one backward pass (default: by memory)",
+    )
+    group.add_argument(
+        "--device",
+        choices=("cpu", "cuda"),
+        help="of the gradients (default: a GPU if there is one)",
+    )
+
+
+def _integer(text: str, low: int) -> int:
+    try:
+        value = int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be an integer, got {text!r}") from None
+    if value < low:
+        raise argparse.ArgumentTypeError(f"must be {low} or more, got {value}")
+    return value
+
+
+def _number(text: str, low: float, high: float) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be a number, got {text!r}") from None
+    if not low <= value <= high or value == float("inf"):
+        limits = f"from {low:g} to {high:g}" if high < float("inf") else f"of {low:g} or more"
+        raise argparse.ArgumentTypeError(f"must be a number {limits}, got {text}")
+    return value

@@ -1,0 +1,109 @@
+"""Tables of images: CSV, TSV or Parquet with a path, a label and perhaps a mask a row."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+
+from gag_fast.data.classes import class_of, label_index
+from gag_fast.data.dataset import DataError, Dataset, Item
+
+# The first of these that a table has is used; an index says more than a name.
+_COLUMNS = {
+    "path": ("path", "image", "file", "filename", "file_name", "image_path", "filepath"),
+    "label": (
+        *("target", "class_index", "class_id", "label_id", "label", "class", "wnid", "synset"),
+        *("category", "name", "class_name"),
+    ),
+    "mask": ("mask", "mask_path", "segmentation"),
+}
+
+
+def read_table(
+    path: Path, num_classes: int | None = None, labels: Sequence[str] | None = None
+) -> Dataset:
+    """The images that a table lists.
+
+    Paths are relative to the table's folder (or absolute). A label is a class index, a label of
+    the model or an ImageNet WordNet id; an empty one stands for the class that is predicted.
+    A CSV may come without a header: then its columns are path, label, mask.
+
+    Raises:
+        DataError: no column of paths, an unreadable table, a label that names no class.
+    """
+    header, rows = _read_parquet(path) if path.suffix == ".parquet" else _read_csv(path)
+    columns = _find_columns(path, header)
+    by_label = label_index(labels or ())
+    items = []
+    for number, row in enumerate(rows, start=1):
+        cells = {what: row[i].strip() if i < len(row) else "" for what, i in columns.items()}
+        if not any(cells.values()):
+            continue
+        if not cells["path"]:
+            raise DataError(f"{path}: row {number} has no path")
+        try:
+            target = class_of(cells.get("label", ""), by_label, num_classes)
+        except DataError as error:
+            raise DataError(f"{path}: row {number} ({cells['path']}): {error}") from None
+        mask = cells.get("mask")
+        items.append(
+            Item(
+                image=Path(cells["path"]).as_posix(),
+                path=path.parent / cells["path"],
+                target=target,
+                mask=path.parent / mask if mask else None,
+            )
+        )
+    notes = []
+    if items and all(item.target is None for item in items):
+        notes.append("no labels: the class that the classifier predicts is explained")
+    return Dataset(path, tuple(items), tuple(notes))
+
+
+def _read_csv(path: Path) -> tuple[list[str], list[list[str]]]:
+    delimiter = "\t" if path.suffix.lower() in (".tsv", ".tab") else ","
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            rows = [row for row in csv.reader(file, delimiter=delimiter) if row]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path}: not a {path.suffix[1:].upper()} in UTF-8: {error}") from None
+    if not rows:
+        raise DataError(f"{path}: is empty")
+    known = {name for names in _COLUMNS.values() for name in names}
+    if {cell.strip().lower() for cell in rows[0]} & known:
+        return rows[0], rows[1:]
+    if (path.parent / rows[0][0].strip()).is_file():  # no header
+        return ["path", "label", "mask"][: len(rows[0])], rows
+    return rows[0], rows[1:]
+
+
+def _read_parquet(path: Path) -> tuple[list[str], list[list[str]]]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.read_table(path)
+    except (OSError, pa.ArrowException) as error:
+        raise DataError(f"{path}: not a Parquet file: {error}") from None
+    columns = [
+        ["" if value is None or value != value else str(value) for value in column.to_pylist()]
+        for column in table.columns
+    ]
+    return list(table.column_names), [list(row) for row in zip(*columns)]
+
+
+def _find_columns(path: Path, header: Sequence[str]) -> dict[str, int]:
+    names = [name.strip().lower() for name in header]
+    found = {}
+    for what, accepted in _COLUMNS.items():
+        for name in accepted:
+            if name in names:
+                found[what] = names.index(name)
+                break
+    if "path" not in found:
+        raise DataError(
+            f"{path}: no column of paths ({', '.join(_COLUMNS['path'][:3])}, …), "
+            f"found {', '.join(header) or 'no columns'}"
+        )
+    return found

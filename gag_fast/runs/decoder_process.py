@@ -1,0 +1,89 @@
+"""The process that decodes: reads requests on stdin, answers on stdout, until stdin ends.
+
+    python -m gag_fast.runs.decoder_process '{"size": 224, ...}'
+
+A request is a line of JSON {"path", "mask", "span"}. The answer is a line of JSON, followed by the
+bytes of the pixels and of the mask (uint8) when it says that there are any. PIL and NumPy only.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+import time
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from gag_fast.images import ImageError, decode_image, decode_mask, fit, pixels_of, read_bytes
+
+MEMORY_LIMIT = 4 << 30
+"""Bytes of address space: what a hostile file can make a decoder take."""
+
+
+def decode(
+    path: str, mask: str | None, span: tuple[int, int] | None, preprocessing: Any
+) -> tuple[dict[str, Any], list[bytes]]:
+    """One image as the model's input pixels, with what identifies its file.
+
+    Returns:
+        header: `sha256`, `bytes`, `mtime_ns` of the file, `seconds`, `error` (None when all went
+        well), `shape` of the pixels [H, W, C]; and the pixels' bytes, then the mask's [H, W].
+    """
+    begin = time.perf_counter()
+    header: dict[str, Any] = {"error": None, "shape": None, "mask": False}
+    payload = []
+    try:
+        data = read_bytes(path, span)
+        facts = os.stat(path)
+        header["sha256"] = hashlib.sha256(data).hexdigest()
+        header["bytes"], header["mtime_ns"] = len(data), facts.st_mtime_ns
+        picture = decode_image(data, path)
+        pixels = pixels_of(fit(picture, preprocessing))
+        payload.append(pixels.tobytes())
+        if mask is not None:
+            payload.append(_mask_pixels(mask, picture.size, preprocessing))
+            header["mask"] = True
+        header["shape"] = pixels.shape
+    except (ImageError, OSError) as error:
+        header["error"] = str(error)
+        payload = []
+    header["seconds"] = time.perf_counter() - begin
+    return header, payload
+
+
+def _mask_pixels(path: str, size: tuple[int, int], preprocessing: Any) -> bytes:
+    mask = decode_mask(read_bytes(path), path)
+    (width, height), (w, h) = size, mask.size
+    if abs(width * h - height * w) > 0.01 * width * h:
+        raise ImageError(f"{path}: the mask is {w}×{h}, the image {width}×{height}")
+    if mask.size != size:  # cropped alike, they must be alike
+        mask = mask.resize(size, 0)
+    binary = np.asarray(fit(mask, preprocessing, nearest=True))
+    return (binary[..., 0] if binary.ndim == 3 else binary).tobytes()
+
+
+def main() -> None:
+    """Serves requests until stdin ends, as it does when the parent dies."""
+    import resource
+
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    limit = MEMORY_LIMIT if hard == resource.RLIM_INFINITY else min(MEMORY_LIMIT, hard)
+    resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
+    preprocessing = SimpleNamespace(**json.loads(sys.argv[1]))
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # a library that prints must not break the protocol
+    for line in sys.stdin.buffer:
+        request = json.loads(line)
+        header, payload = decode(request["path"], request["mask"], request["span"], preprocessing)
+        answers.write(json.dumps(header).encode() + b"\n")
+        for block in payload:
+            answers.write(block)
+        answers.flush()
+
+
+if __name__ == "__main__":
+    main()

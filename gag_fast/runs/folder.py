@@ -1,0 +1,200 @@
+"""RUN on disk. Files appear whole or not at all, whenever the plug is pulled.
+
+RUN/manifest.json                every setting, hashes of model and data, versions, machine
+RUN/model.onnx                   the exported classifier, where the run made it
+RUN/results/part-000000.parquet  the rows of one chunk
+RUN/maps/part-000000.npz         its saliency maps, float16, where asked for
+RUN/sessions/0000.json           one for each start: when, with what
+RUN/.lock                        held by the process that writes
+
+A file is written under another name, synced, renamed, and the folder synced. Maps are compressed
+.npz shards, one a chunk like the rows: NumPy reads them without another package, a shard can be
+renamed into place (a Zarr chunk store is many files, and another dependency), and nobody reads
+less than a few maps at a time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+_PART = re.compile(r"part-(\d{6,})\.parquet")
+_SETTINGS_KEY = b"gag_fast.settings"
+
+
+class RunError(ValueError):
+    """A run folder that cannot be used as asked; one line that says why."""
+
+
+class DiskFullError(RuntimeError):
+    """No space left for a part; what is there stays valid."""
+
+
+class RunFolder:
+    """A run's files.
+
+    Args:
+        path: the folder RUN, made when it is not there.
+
+    Raises:
+        RunError: `path` is a file, or cannot be made.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self.results = self.path / "results"
+        self.maps = self.path / "maps"
+        self.manifest_path = self.path / "manifest.json"
+        try:
+            self.results.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RunError(f"{path}: cannot be a run folder: {error.strerror}") from None
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keeps other processes from writing here. Raises RunError when one does."""
+        import fcntl
+
+        with (self.path / ".lock").open("a+") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
+                    yield  # a file system without locks: better to run than not
+                    return
+                lock.seek(0)
+                raise RunError(
+                    f"{self.path}: another process ({lock.read().strip() or 'unknown'}) is "
+                    "writing here"
+                ) from None
+            lock.truncate(0)
+            lock.write(f"pid {os.getpid()}")
+            lock.flush()
+            yield
+
+    # ---- manifest --------------------------------------------------------------------------
+
+    def manifest(self) -> dict[str, Any] | None:
+        """What manifest.json holds, None without one. Raises RunError for a broken one."""
+        try:
+            return json.loads(self.manifest_path.read_text())
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            raise RunError(f"{self.manifest_path}: cannot be read: {error}") from None
+
+    def write_manifest(self, manifest: Mapping[str, Any]) -> None:
+        """Writes manifest.json, once for a run."""
+        text = json.dumps(manifest, indent=2, ensure_ascii=False) + "\n"
+        self._put(self.manifest_path, lambda file: file.write(text.encode()))
+
+    def write_session(self, session: Mapping[str, Any]) -> None:
+        """Notes a start of the run."""
+        folder = self.path / "sessions"
+        folder.mkdir(exist_ok=True)
+        number = len(list(folder.glob("*.json")))
+        text = json.dumps(session, indent=2, ensure_ascii=False) + "\n"
+        self._put(folder / f"{number:04d}.json", lambda file: file.write(text.encode()))
+
+    # ---- parts -----------------------------------------------------------------------------
+
+    def write_part(
+        self,
+        index: int,
+        table: pa.Table,
+        settings_hash: str,
+        maps: Mapping[str, np.ndarray] | None = None,
+    ) -> None:
+        """Writes the rows of chunk `index`, and its maps before them.
+
+        Args:
+            index: the chunk's number.
+            table: its rows, of rows.SCHEMA.
+            settings_hash: stored in the file, so that a part of another run is recognised.
+            maps: arrays to keep in the maps' shard, by name.
+
+        Raises:
+            DiskFullError: there is no space; no partial file is left.
+        """
+        if maps is not None:
+            self.maps.mkdir(exist_ok=True)
+            self._put(
+                self.maps / f"part-{index:06d}.npz",
+                lambda file: np.savez_compressed(file, **maps),
+            )
+        table = table.replace_schema_metadata({_SETTINGS_KEY: settings_hash.encode()})
+        self._put(
+            self.results / f"part-{index:06d}.parquet",
+            lambda file: pq.write_table(table, file, compression="zstd"),
+        )
+
+    def parts(self) -> dict[int, Path]:
+        """The parts there are, by number of the chunk."""
+        return {
+            int(match[1]): path
+            for path in sorted(self.results.iterdir())
+            if (match := _PART.fullmatch(path.name))
+        }
+
+    def read_part(
+        self, path: Path, settings_hash: str | None = None, columns: list[str] | None = None
+    ) -> pa.Table | None:
+        """A part's rows, or None for one that is broken or belongs to other settings."""
+        try:
+            table = pq.ParquetFile(path).read(columns=columns)
+        except (OSError, pa.ArrowException):
+            return None
+        stored = (table.schema.metadata or {}).get(_SETTINGS_KEY, b"").decode()
+        return table if settings_hash is None or stored == settings_hash else None
+
+    def read(self, columns: list[str] | None = None) -> pa.Table:
+        """All rows, in the order of the parts. Raises RunError for a broken part."""
+        tables = []
+        for path in self.parts().values():
+            table = self.read_part(path, columns=columns)
+            if table is None:
+                raise RunError(f"{path}: not a readable Parquet file")
+            tables.append(table.replace_schema_metadata(None))
+        if not tables:
+            raise RunError(f"{self.path}: no results in it")
+        return pa.concat_tables(tables)
+
+    def remove_leftovers(self) -> int:
+        """Deletes what a killed process left half written; returns how many files."""
+        found = [p for p in self.path.rglob(".*.tmp") if p.is_file()]
+        for path in found:
+            path.unlink(missing_ok=True)
+        return len(found)
+
+    def _put(self, path: Path, write: Callable[[IO[bytes]], Any]) -> None:
+        """Makes `path` appear with all its bytes on the disk, or not at all."""
+        aside = path.with_name(f".{path.name}.tmp")
+        try:
+            with aside.open("wb") as file:
+                write(file)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(aside, path)
+            folder = os.open(path.parent, os.O_RDONLY)
+            try:
+                os.fsync(folder)  # the new name, too, must survive
+            finally:
+                os.close(folder)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                aside.unlink()
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise DiskFullError(
+                    f"no space left on the disk of {self.path} to write {path.name}"
+                ) from None
+            raise

@@ -1,0 +1,110 @@
+"""What a user asks of a run, and how it turned out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from gag_fast.data import Dataset
+from gag_fast.presets import Preset
+
+ENGINES = ("local", "ray")
+
+
+@dataclass(frozen=True)
+class Request:
+    """A run as it is asked for.
+
+    Attributes:
+        data: folder, table or `Dataset`.
+        out: the run folder; what it holds already is not computed again.
+        model: NAME of `load_model`; every process of the run loads it by that.
+        weights: as `load_model` takes them.
+        onnx: the classifier that scores; None: the model is exported to `out`/model.onnx.
+        methods: names that `explain_many` takes.
+        metrics: names that `evaluate` takes.
+        preset: name or value of the scoring preset.
+        n: of `explain_many`; None: 20, or what `options["settings"]` says.
+        noise, p, seed: of `explain_many`.
+        options: further arguments of `explain_many`; JSON values.
+        batch_size: modified images in one backward pass; None: by memory.
+        providers: "cpu", "cuda" or "tensorrt" for the classifier; None: the best that works.
+        device: "cpu" or "cuda" for the gradients; None: the GPU where there is one and
+            `providers` is not "cpu".
+        limit: only so many images; None: all.
+        chunk: images a part; None: 8, on a GPU 64, more where that would make too many parts.
+        keep_maps: store the saliency maps too.
+        engine: "local" or "ray".
+        workers: processes that decode (local; default 2), or Ray's workers (default: one a GPU,
+            or 2).
+        overlap: gradients of one chunk while another is scored; None: on a GPU. Local engine.
+        retry_failed: compute the parts with failed rows again.
+    """
+
+    data: str | os.PathLike[str] | Dataset
+    out: str | os.PathLike[str]
+    model: str
+    weights: str = "default"
+    onnx: str | os.PathLike[str] | None = None
+    methods: Sequence[str] = ("guided_absgrad",)
+    metrics: Sequence[str] = ("rcap", "dauc", "iauc")
+    preset: str | Preset = "paper"
+    n: int | None = None
+    noise: float = 0.15
+    p: float = 85.0
+    seed: int = 0
+    options: Mapping[str, Any] = field(default_factory=dict)
+    batch_size: int | None = None
+    providers: str | None = None
+    device: str | None = None
+    limit: int | None = None
+    chunk: int | None = None
+    keep_maps: bool = False
+    engine: str = "local"
+    workers: int | None = None
+    overlap: bool | None = None
+    retry_failed: bool = False
+
+    def __post_init__(self) -> None:
+        if self.engine not in ENGINES:
+            raise ValueError(f"engine must be {' or '.join(ENGINES)}, got {self.engine!r}")
+        for name in ("methods", "metrics"):
+            values = tuple(getattr(self, name))
+            if not values or len(set(values)) != len(values):
+                raise ValueError(f"{name} must be one or more different names, got {values}")
+            object.__setattr__(self, name, values)
+        for name in ("limit", "chunk", "workers", "batch_size"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be 1 or more, got {value}")
+
+
+@dataclass
+class Summary:
+    """How a run stands when `run` returns.
+
+    Attributes:
+        out: the run folder.
+        images: of the whole data set.
+        done: images whose rows are there, failed ones included.
+        computed: images computed by this call.
+        seconds: of this call, loading and exporting left out.
+        failures: image -> reason.
+        interrupted: the signal that ended it, None when it came to its end.
+    """
+
+    out: Path
+    images: int
+    done: int = 0
+    computed: int = 0
+    seconds: float = 0.0
+    failures: dict[str, str] = field(default_factory=dict)
+    interrupted: int | None = None
+
+    @property
+    def complete(self) -> bool:
+        """Whether everything asked for was done, and nothing failed."""
+        return self.done == self.images and not self.failures

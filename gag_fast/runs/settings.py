@@ -1,0 +1,157 @@
+"""What a run was asked for: the manifest, and whether two of them agree."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import gag_fast
+from gag_fast.data import Dataset
+from gag_fast.models import ModelSpec
+from gag_fast.runs.worker import Work
+
+FORMAT = 1
+_PACKAGES = ("torch", "torchvision", "numpy", "pillow", "onnx", "onnxruntime-gpu", "onnxruntime")
+
+
+def settings_of(work: Work, spec: ModelSpec, dataset: Dataset, chunk: int) -> dict[str, Any]:
+    """Everything that decides the numbers of a run, as JSON values; equal for an equal run.
+
+    Not among them: where files lie, engine, number of workers and the classifier's batch size,
+    none of which changes a result.
+    """
+    settings = {
+        "data": dataset.fingerprint(),
+        "images": len(dataset),
+        "model": work.model,
+        "model_sha256": spec.weights_sha256,
+        "onnx_sha256": file_hash(work.onnx),
+        "preprocessing": asdict(spec.preprocessing),
+        "methods": list(work.methods),
+        "metrics": list(work.metrics),
+        "preset": asdict(work.preset),
+        "n": work.n,
+        "noise": work.noise,
+        "p": work.p,
+        "seed": work.seed,
+        "options": dict(work.options),
+        "batch_size": work.batch_size,
+        "chunk": chunk,
+        "device": work.device,
+        "provider": work.provider,
+        "maps": work.keep_maps,
+    }
+    return json.loads(canonical(settings))  # tuples become lists, as they will be when read back
+
+
+def manifest_of(
+    settings: Mapping[str, Any], work: Work, spec: ModelSpec, dataset: Dataset
+) -> dict[str, Any]:
+    """The content of manifest.json: the settings, and what a reader wants to know beside them."""
+    return {
+        "format": FORMAT,
+        "created": now(),
+        "settings": dict(settings),
+        "data": {
+            "source": os.path.abspath(dataset.source),
+            "images": len(dataset),
+            "with_masks": sum(item.mask is not None for item in dataset.items),
+        },
+        "model": {
+            "name": spec.name,
+            "weights": spec.weights,
+            "num_classes": spec.num_classes,
+            "onnx": os.path.abspath(work.onnx),
+            "labels": spec.labels,
+        },
+        "resolved": {
+            "batch_size": work.batch_size,
+            "score_batch": work.score_batch,
+            "threads": work.threads,
+        },
+        "versions": versions(),
+        "machine": machine(),
+    }
+
+
+def differences(stored: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]:
+    """In words, one for each setting that differs: "p: 85 in the folder, 65 now"."""
+    found = []
+    flat_stored, flat_asked = _flat(stored), _flat(asked)
+    for key in sorted(flat_stored.keys() | flat_asked.keys()):
+        old, new = (_short(flat.get(key)) for flat in (flat_stored, flat_asked))
+        if flat_stored.get(key) != flat_asked.get(key):
+            found.append(f"{key}: {old} in the folder, {new} now")
+    return found
+
+
+def settings_hash(settings: Mapping[str, Any]) -> str:
+    """SHA-256 of the settings; every part carries it."""
+    return hashlib.sha256(canonical(settings).encode()).hexdigest()
+
+
+def canonical(settings: Mapping[str, Any]) -> str:
+    """The settings as JSON that is the same for equal settings."""
+    return json.dumps(settings, sort_keys=True, ensure_ascii=False)
+
+
+def file_hash(path: str | os.PathLike[str]) -> str:
+    """SHA-256 of a file."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def versions() -> dict[str, str]:
+    """Of the packages that the numbers come from."""
+    found = {"gag_fast": gag_fast.__version__, "python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def machine() -> dict[str, Any]:
+    """Where it ran."""
+    facts: dict[str, Any] = {
+        "host": platform.node(),
+        "system": platform.platform(),
+        "cpus": os.cpu_count(),
+        "torch_threads": torch.get_num_threads(),
+    }
+    if torch.cuda.is_available():
+        facts["gpu"] = torch.cuda.get_device_name()
+    return facts
+
+
+def now() -> str:
+    """The time, UTC, as ISO 8601."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, list):
+        return ",".join(str(v) for v in value)
+    text = str(value)
+    return text[:12] + "…" if len(text) == 64 else text  # a hash

@@ -1,0 +1,311 @@
+"""One chunk of images, from decoded pixels to result rows. The same code under every engine."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from gag_fast.attribution.gradients import GradientEngine
+from gag_fast.classifier import Classifier
+from gag_fast.explainer import explain_many
+from gag_fast.images import normalise
+from gag_fast.metrics import evaluate
+from gag_fast.models import ModelSpec, load_model
+from gag_fast.presets import Preset
+from gag_fast.runs.decoding import Decoded
+from gag_fast.runs.plan import Chunk
+from gag_fast.runs.rows import FAILED, OK, table_of
+
+CURVES = ("deletion", "insertion", "recover")
+OF_MASKS = ("log_cosh_dice", "mae")
+SCALARS = ("rcap", "dauc", "iauc", *OF_MASKS)
+
+
+@dataclass(frozen=True)
+class Work:
+    """Everything that decides the rows of a chunk; what a process elsewhere needs to compute it.
+
+    Attributes:
+        model, weights: as `load_model` takes them.
+        onnx: the classifier's file.
+        methods: names that `explain_many` takes.
+        metrics: names that `evaluate` takes.
+        preset: the scoring preset.
+        n, noise, p, seed, options: of `explain_many`.
+        batch_size: modified images in one backward pass; None: the engine's choice.
+        score_batch: images in one forward pass of the classifier, None for its choice.
+        device: of the gradients, "cpu" or "cuda".
+        provider: "cpu", "cuda" or "tensorrt", of the classifier.
+        keep_maps: return the maps with the rows.
+        threads: torch's threads on the CPU; None: as it is.
+    """
+
+    model: str
+    weights: str
+    onnx: str
+    methods: tuple[str, ...]
+    metrics: tuple[str, ...]
+    preset: Preset
+    n: int = 20
+    noise: float = 0.15
+    p: float = 85.0
+    seed: int = 0
+    options: Mapping[str, Any] = field(default_factory=dict)
+    batch_size: int | None = None
+    score_batch: int | None = None
+    device: str = "cpu"
+    provider: str = "cpu"
+    keep_maps: bool = False
+    threads: int | None = None
+
+
+@dataclass
+class Explained:
+    """A chunk between its two stages."""
+
+    chunk: Chunk
+    decoded: list[Decoded]
+    images: torch.Tensor
+    targets: torch.Tensor
+    maps: dict[str, torch.Tensor]
+    errors: dict[str, str]
+    seconds: float
+
+
+@dataclass
+class Scored:
+    """A finished chunk: its rows, and its maps where they are kept."""
+
+    chunk: Chunk
+    table: pa.Table
+    maps: dict[str, np.ndarray] | None
+
+
+class MethodError(ValueError):
+    """A method that cannot explain this model, whatever the image."""
+
+
+class Worker:
+    """Holds the model twice (torch for gradients, ONNX Runtime for scores) and computes chunks.
+
+    `explain` and `score` may run in two threads, each for one chunk at a time.
+
+    Args:
+        work: what to compute.
+        loaded: the module and its spec when the caller has them already, else they are loaded.
+        classifier: likewise.
+    """
+
+    def __init__(
+        self,
+        work: Work,
+        loaded: tuple[torch.nn.Module, ModelSpec] | None = None,
+        classifier: Classifier | None = None,
+    ) -> None:
+        self._set_threads(work)
+        module, spec = loaded or load_model(work.model, work.weights)
+        self.work = work
+        self.spec = spec
+        # Held open for the whole run: it copies the model once, not for every chunk.
+        self.engine = GradientEngine(module.to(work.device), batch_size=work.batch_size)
+        self.engine.__enter__()
+        self.classifier = classifier or Classifier(
+            work.onnx,
+            providers=work.provider,
+            batch_size=work.score_batch,
+            threads=work.threads,
+        )
+
+    @staticmethod
+    def _set_threads(work: Work) -> None:
+        # The sums of a convolution are cut by threads: another number of them, other last bits.
+        if work.threads is not None:
+            torch.set_num_threads(work.threads)
+
+    def choose_batch_size(self) -> int:
+        """The gradients' batch size: as asked for, or as the engine measures it."""
+        preprocessing = self.spec.preprocessing
+        shape = (len(preprocessing.mean), preprocessing.size, preprocessing.size)
+        return self.engine.batch_size(torch.zeros(shape, device=self.work.device))
+
+    def explain(self, chunk: Chunk, decoded: Sequence[Decoded]) -> Explained:
+        """The chunk's maps.
+
+        An image that could not be decoded takes part as a black one: the shape of the batch, and
+        with it the bits of the other images' gradients, must not depend on it.
+
+        Raises:
+            MethodError: a method refuses the model or its settings.
+        """
+        begin = time.perf_counter()
+        work = self.work
+        self._set_threads(work)  # the setting belongs to a thread, and this may be a new one
+        images = self._images(decoded)
+        targets = self._targets(chunk, images)
+        maps: dict[str, torch.Tensor] = {}
+        errors: dict[str, str] = {}
+        try:
+            maps = dict(self._explain(images, targets, work.methods))
+        except (ValueError, TypeError) as error:
+            raise MethodError(str(error)) from error
+        except RuntimeError as first:
+            # Out of memory, or one method's fault: the others may well work alone.
+            for method in work.methods:
+                try:
+                    maps.update(self._explain(images, targets, (method,)))
+                except RuntimeError as error:
+                    errors[method] = _one_line(error)
+            if not maps and len(work.methods) == 1:
+                errors[work.methods[0]] = _one_line(first)
+        seconds = time.perf_counter() - begin
+        return Explained(chunk, list(decoded), images, targets, maps, errors, seconds)
+
+    def score(self, explained: Explained) -> Scored:
+        """The chunk's rows: every (image, method) has one, whatever happened to it."""
+        begin = time.perf_counter()
+        methods = [m for m in self.work.methods if m in explained.maps]
+        failures, scores, probabilities = {}, None, None
+        try:
+            probabilities = self.classifier(explained.images).float().cpu()
+            if methods:
+                stack = torch.stack([explained.maps[m] for m in methods], dim=1)
+                finite = torch.isfinite(stack).flatten(2).all(dim=2)
+                # A broken map takes part as a blank one, for the same reason as above.
+                stack = torch.where(finite[..., None, None], stack, torch.zeros_like(stack))
+                failures = {
+                    (i, methods[k]): "the saliency map is not finite"
+                    for i, k in (~finite).nonzero().tolist()
+                }
+                scores = self._evaluate(explained, stack)
+        except RuntimeError as error:
+            reason = f"scoring failed: {_one_line(error)}"
+            failures = {(i, m): reason for i in range(len(explained.decoded)) for m in methods}
+        seconds = time.perf_counter() - begin
+        rows = []
+        count = len(explained.decoded) * len(self.work.methods)
+        for i, (item, decoded) in enumerate(zip(explained.chunk.items, explained.decoded)):
+            for method in self.work.methods:
+                row = {
+                    "image": item.image,
+                    "method": method,
+                    "target": item.target,
+                    "seed": self.work.seed,
+                    "chunk": explained.chunk.index,
+                    "decode_seconds": decoded.seconds,
+                    "explain_seconds": explained.seconds / count,
+                    "score_seconds": seconds / count,
+                    "image_sha256": decoded.sha256,
+                    "image_bytes": decoded.bytes,
+                    "image_mtime_ns": decoded.mtime_ns,
+                    "status": OK,
+                }
+                error = decoded.error or explained.errors.get(method) or failures.get((i, method))
+                if error is None:
+                    row["target"] = int(explained.targets[i])
+                    row |= _judged(probabilities[i], row["target"])
+                    row |= _figures(scores, i, methods.index(method), decoded.mask is not None)
+                    error = _not_finite(row)
+                if error is not None:
+                    row |= {"status": FAILED, "error": error}
+                rows.append(row)
+        return Scored(explained.chunk, table_of(rows), self._kept(explained))
+
+    def _images(self, decoded: Sequence[Decoded]) -> torch.Tensor:
+        size, channels = self.spec.preprocessing.size, len(self.spec.preprocessing.mean)
+        black = np.zeros((size, size, channels), np.uint8)
+        pixels = np.stack([black if d.pixels is None else d.pixels for d in decoded])
+        return normalise(pixels, self.spec.preprocessing).to(self.work.device)
+
+    def _targets(self, chunk: Chunk, images: torch.Tensor) -> torch.Tensor:
+        """The labels; where one is missing, the class that the module predicts."""
+        given = [item.target for item in chunk.items]
+        if None not in given:
+            return torch.tensor(given, device=images.device)
+        predicted = self.engine.logits(images).argmax(dim=1).tolist()
+        return torch.tensor(
+            [p if g is None else g for g, p in zip(given, predicted)], device=images.device
+        )
+
+    def _explain(
+        self, images: torch.Tensor, targets: torch.Tensor, methods: tuple[str, ...]
+    ) -> Mapping[str, torch.Tensor]:
+        work = self.work
+        return explain_many(
+            self.engine,
+            images,
+            targets,
+            methods,
+            n=work.n,
+            noise=work.noise,
+            p=work.p,
+            seed=work.seed,
+            **work.options,
+        )
+
+    def _evaluate(self, explained: Explained, maps: torch.Tensor) -> dict[str, torch.Tensor]:
+        masks = None
+        if any(d.mask is not None for d in explained.decoded):
+            height, width = maps.shape[-2:]
+            empty = np.zeros((height, width), np.uint8)
+            masks = np.stack([empty if d.mask is None else d.mask for d in explained.decoded])
+            masks = torch.from_numpy(masks).to(maps.device).gt(0).float()
+        metrics = [m for m in self.work.metrics if masks is not None or m not in OF_MASKS]
+        if not metrics:
+            return {}
+        found = evaluate(
+            self.classifier,
+            explained.images,
+            maps,
+            explained.targets,
+            metrics=metrics,
+            preset=self.work.preset,
+            masks=masks,
+        )
+        scores = {
+            name: value.float().cpu()
+            for name in SCALARS
+            if (value := getattr(found, name, None)) is not None
+        }
+        for name in CURVES:
+            if name in found.curves:
+                scores[name] = found.curves[name].float().cpu()
+        return scores
+
+    def _kept(self, explained: Explained) -> dict[str, np.ndarray] | None:
+        if not self.work.keep_maps:
+            return None
+        kept = {m: v.cpu().to(torch.float16).numpy() for m, v in explained.maps.items()}
+        return {"images": np.array([item.image for item in explained.chunk.items]), **kept}
+
+
+def _judged(probabilities: torch.Tensor, target: int) -> dict[str, Any]:
+    """What the classifier says of the whole image."""
+    return {"predicted": int(probabilities.argmax()), "confidence": float(probabilities[target])}
+
+
+def _figures(
+    scores: Mapping[str, torch.Tensor], image: int, method: int, has_mask: bool
+) -> dict[str, Any]:
+    """The metrics and curves of one map; those of masks only where the image has one."""
+    found: dict[str, Any] = {}
+    for name, values in scores.items():
+        if name in CURVES:
+            found[name] = values[image, method].tolist()
+        elif has_mask or name not in OF_MASKS:
+            found[name] = float(values[image, method])
+    return found
+
+
+def _not_finite(row: Mapping[str, Any]) -> str | None:
+    names = [n for n in ("confidence", *SCALARS) if not np.isfinite(row.get(n, 0.0))]
+    return f"not a finite number: {', '.join(names)}" if names else None
+
+
+def _one_line(error: BaseException) -> str:
+    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -1,0 +1,128 @@
+"""The plug pulled: SIGKILL at random moments, a full disk."""
+
+import random
+import shutil
+import signal
+import subprocess
+import time
+
+import pytest
+from conftest import MODEL, rows, same_bits
+from test_run import parts, process
+
+from gag_fast.runs.folder import DiskFullError
+
+KILLS = 25
+
+
+def quiet_run(begin, out):
+    """Runs a command undisturbed; seconds until its first part, and until its end."""
+    start = time.monotonic()
+    running = begin()
+    while running.poll() is None and not list(out.glob("results/*.parquet")):
+        time.sleep(0.01)
+    first = time.monotonic() - start
+    _, err = running.communicate()
+    assert running.returncode == 0, err
+    return first, time.monotonic() - start
+
+
+def killed_run(begin, first, whole):
+    """Starts a command again and again and kills it KILLS times, then lets it end.
+
+    Args:
+        begin: starts the command.
+        first, whole: seconds that an undisturbed one takes to its first part, and to its end.
+
+    Each gets a random time, from half its loading on; so little after the first part that the last
+    kill comes before the work is done. Returns how many kills there were.
+    """
+    rng = random.Random(0)
+    longest = first + 1.8 * (whole - first) / KILLS
+    for killed in range(KILLS):
+        running = begin()
+        try:
+            running.communicate(timeout=rng.uniform(first / 2, longest))
+        except subprocess.TimeoutExpired:
+            running.send_signal(signal.SIGKILL)
+            running.communicate()
+            continue
+        assert running.returncode == 0
+        return killed
+    running = begin()
+    _, err = running.communicate()
+    assert running.returncode == 0, err
+    return KILLS
+
+
+@pytest.mark.slow
+def test_killed_again_and_again_the_rows_are_those_of_a_quiet_run(photos, start, onnx, tmp_path):
+    data = photos(4 * 150)
+    times = quiet_run(lambda: process(data, tmp_path / "quiet", onnx), tmp_path / "quiet")
+    assert killed_run(lambda: process(data, tmp_path / "killed", onnx), *times) >= 15
+    assert same_bits(rows(tmp_path / "killed"), rows(tmp_path / "quiet"))
+    assert start(data, out="killed").computed == 0
+
+
+def test_killed_in_the_middle_of_parts(photos, start, onnx, tmp_path):
+    data = photos(4 * 40)
+    out = tmp_path / "run"
+    for more in (1, 3, 9):
+        running = process(data, out, onnx)
+        goal = len(parts(out)) + more if (out / "results").exists() else more
+        while len(list((out / "results").glob("*.parquet"))) < goal:
+            assert running.poll() is None, running.stderr.read()
+            time.sleep(0.001)
+        running.kill()
+        running.communicate()
+    before = parts(out)
+    assert 13 <= len(before) < 40
+    summary = start(data)
+    assert summary.complete
+    assert summary.computed == 4 * (40 - len([n for n in before if n.startswith("part")]))
+    assert same_bits(rows(out), rows(start(data, out="quiet").out))
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 200 kB; skipped where one may not be mounted."""
+    where = tmp_path / "small"
+    where.mkdir()
+    mount = shutil.which("mount")
+    if (
+        mount is None
+        or subprocess.run(
+            [mount, "-t", "tmpfs", "-o", "size=200k", "tmpfs", str(where)], capture_output=True
+        ).returncode
+    ):
+        pytest.skip("a tmpfs may not be mounted here (needs root)")
+    yield where
+    subprocess.run(["umount", "-l", str(where)], check=True)
+
+
+def test_a_full_disk_stops_clearly_and_the_folder_goes_on(photos, start, small_disk, onnx):
+    data = photos(160)
+    out = small_disk / "run"
+    with pytest.raises(DiskFullError, match="no space left on the disk of"):
+        start(data, out=out)
+    done = parts(out)
+    assert 0 < len(done) < 40
+    assert all(name.startswith("part-") for name in done), "a half-written file was left"
+    subprocess.run(["mount", "-o", "remount,size=20m", str(small_disk)], check=True)
+    summary = start(data, out=out)
+    assert summary.complete
+    assert summary.computed == 160 - 4 * len(done)
+    assert same_bits(rows(out), rows(start(data, out="quiet").out))
+
+
+def test_a_full_disk_on_the_command_line(photos, small_disk, onnx):
+    running = process(photos(160), small_disk / "run", onnx)
+    _, err = running.communicate(timeout=120)
+    assert running.returncode == 1
+    line = next(x for x in err.splitlines() if x.startswith("gag-fast: error:"))
+    assert "no space left" in line
+    assert "run the same command again" in line
+    assert "Traceback" not in err
+
+
+assert MODEL

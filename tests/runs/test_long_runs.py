@@ -1,0 +1,133 @@
+"""What only long runs show: memory that does not grow, a pipeline as fast as its engines."""
+
+import os
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from conftest import rows, same_bits
+from test_kill import killed_run, quiet_run
+
+pytestmark = pytest.mark.slow
+HERE = Path(__file__).parent
+
+MEMORY = """
+import sys
+from gag_fast.runs.folder import RunFolder
+from gag_fast.runs.request import Request
+from gag_fast.runs.run import run
+
+write, resident, done = RunFolder.write_part, {}, 0
+
+def watched(self, index, table, *more):
+    global done
+    write(self, index, table, *more)
+    done += len(set(table["image"].to_pylist()))
+    with open("/proc/self/statm") as file:
+        resident[done] = int(file.read().split()[1]) * 4096
+
+RunFolder.write_part = watched
+data, out, onnx = sys.argv[1:]
+run(Request(data, out, "tiny_classifier:build", onnx=onnx, n=4, chunk=10, providers="cpu",
+            methods=("guided_absgrad", "vanilla"), keep_maps=True), quiet=True)
+print(resident[100], resident[1000], resident[2000])
+"""
+
+
+def test_resident_memory_is_flat(photos, onnx, tmp_path):
+    data = photos(2000)
+    out = subprocess.run(
+        [sys.executable, "-c", MEMORY, str(data), str(tmp_path / "run"), str(onnx)],
+        env={**os.environ, "PYTHONPATH": str(HERE)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    first, middle, last = map(int, out.stdout.split())
+    assert middle <= first * 1.05
+    assert last <= first * 1.05
+    assert last >= first * 0.95
+
+
+LITE0 = "efficientnet_lite0"
+
+
+@pytest.fixture(scope="module")
+def photographs():
+    """ImageNet sample photographs, where there are any."""
+    given = os.environ.get("GAG_FAST_PHOTOS")
+    folder = Path(given) if given else HERE.parents[2] / "shared" / "data" / "imagenet-samples"
+    if not (folder / "labels.csv").is_file():
+        pytest.skip(f"no labels.csv in {folder}; set GAG_FAST_PHOTOS")
+    return folder / "labels.csv"
+
+
+@pytest.fixture(scope="module")
+def lite0(tmp_path_factory):
+    pytest.importorskip("efficientnet_lite_pytorch", reason="needs gag-fast[demo]")
+    from gag_fast.export import export_onnx
+    from gag_fast.models import load_model
+
+    path = tmp_path_factory.mktemp("lite0") / "lite0.onnx"
+    export_onnx(*load_model(LITE0), path)
+    return path
+
+
+@pytest.mark.photos
+def test_the_pipeline_is_as_fast_as_its_engines(photographs, lite0):
+    """Whole run (decode, gradients, scores) against gradients alone plus scores alone."""
+    from gag_fast.data import open_dataset
+    from gag_fast.presets import preset
+    from gag_fast.runs.decoding import Decoder
+    from gag_fast.runs.local import LocalEngine
+    from gag_fast.runs.plan import plan
+    from gag_fast.runs.worker import Work, Worker
+
+    methods = ("guided_absgrad", "absgrad", "smoothgrad")
+    metrics = ("rcap", "dauc", "iauc")
+    worker = Worker(Work(LITE0, "default", str(lite0), methods, metrics, preset("paper")))
+    chunks = plan(open_dataset(photographs, 1000).first(16), 8)
+    with Decoder(worker.spec.preprocessing) as decoder:
+        decoded = list(decoder.stream(chunks))
+    worker.score(worker.explain(*decoded[0]))  # warm-up
+    engines, pipeline = [], []
+    for _ in range(3):
+        begin = time.perf_counter()
+        explained = [worker.explain(*pair) for pair in decoded]
+        for one in explained:
+            worker.score(one)
+        engines.append(time.perf_counter() - begin)
+        begin = time.perf_counter()
+        list(LocalEngine(worker, overlap=False).run(iter(chunks), threading.Event()))
+        pipeline.append(time.perf_counter() - begin)
+    assert statistics.median(engines) / statistics.median(pipeline) >= 0.9
+
+
+@pytest.mark.photos
+def test_photographs_killed_again_and_again(photographs, lite0, tmp_path):
+    """The real classifier; small n, since it is the restarts that count."""
+    words = ("--model", LITE0, "--methods", "guided_absgrad,smoothgrad,vanilla", "--n", "2")
+    words = (*words, "--limit", os.environ.get("GAG_FAST_KILL_IMAGES", "96"))
+    times = quiet_run(
+        lambda: _process(photographs, tmp_path / "quiet", lite0, words), tmp_path / "quiet"
+    )
+    killed = killed_run(lambda: _process(photographs, tmp_path / "killed", lite0, words), *times)
+    print(f"{killed} kills; undisturbed {times[1]:.0f} s, first part after {times[0]:.0f} s")
+    assert killed >= 15
+    assert same_bits(rows(tmp_path / "killed"), rows(tmp_path / "quiet"))
+
+
+def _process(data, out, onnx, words):
+    return subprocess.Popen(
+        [
+            *(sys.executable, "-m", "gag_fast", "evaluate", str(data), "--out", str(out)),
+            *("--onnx", str(onnx), "--providers", "cpu", *words),
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
