@@ -1,0 +1,266 @@
+"""Small SVG charts, drawn in Python so that a page shows them without running anything.
+
+Series carry `data-m="k"`, the method's number; the style sheet gives them their colours, lighter
+ones on a dark page, and the script dims the others while one is pointed at. Coordinates are in
+units of a 360-wide view box, about a CSS pixel each. Every label is escaped.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from markupsafe import Markup, escape
+
+from gag_fast.report.statistics import Interval
+
+WIDTH = 360
+_LEFT, _RIGHT, _TOP, _BOTTOM = 40, 12, 10, 34
+STRIP_LIMIT = 80  # up to so many values a distribution is its points, beyond it is a density
+
+
+@dataclass(frozen=True)
+class Line:
+    """A series over x: its middle and, where given, a band.
+
+    Attributes:
+        index: the method's number, which picks the colour.
+        label: the method's name.
+        x, y: `[points]`.
+        low, high: `[points]`, the band's edges.
+    """
+
+    index: int
+    label: str
+    x: np.ndarray
+    y: np.ndarray
+    low: np.ndarray | None = None
+    high: np.ndarray | None = None
+
+
+def ticks(low: float, high: float, count: int = 5) -> list[float]:
+    """About `count` round numbers within [low, high]."""
+    if not (math.isfinite(low) and math.isfinite(high)) or high <= low:
+        return [low] if math.isfinite(low) else []
+    raw = (high - low) / max(1, count)
+    power = 10.0 ** math.floor(math.log10(raw))
+    step = next(power * m for m in (1, 2, 2.5, 5, 10) if power * m >= raw * 0.999)
+    first = math.ceil(low / step - 1e-9)
+    values = [k * step for k in range(first, first + 4 * count) if k * step <= high + step * 1e-9]
+    return [0.0 if abs(v) < step * 1e-9 else v for v in values]
+
+
+def tick_label(value: float) -> str:
+    """A tick's number without floating-point dust."""
+    return f"{value:.6g}"
+
+
+class _Axis:
+    """A linear scale from data to view-box units."""
+
+    def __init__(self, low: float, high: float, start: float, stop: float):
+        if not high > low:
+            low, high = low - 0.5, high + 0.5
+        self.low, self.high, self.start, self.stop = low, high, start, stop
+
+    def __call__(self, value: float) -> float:
+        share = (value - self.low) / (self.high - self.low)
+        return round(self.start + share * (self.stop - self.start), 2)
+
+
+def _svg(height: float, body: list[str], label: str, width: float = WIDTH) -> Markup:
+    return Markup(
+        f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{escape(label)}">'
+        + "".join(body)
+        + "</svg>"
+    )
+
+
+def _text(x: float, y: float, text: object, kind: str = "", anchor: str = "") -> str:
+    kind = f' class="{kind}"' if kind else ""
+    anchor = f' text-anchor="{anchor}"' if anchor else ""
+    return f'<text x="{x}" y="{y}"{kind}{anchor}>{escape(text)}</text>'
+
+
+def _path(points: Sequence[tuple[float, float]]) -> str:
+    return "M" + "L".join(f"{x} {y}" for x, y in points)
+
+
+def _span(lines: Sequence[Line], include: Sequence[float] = ()) -> tuple[float, float]:
+    """The range of everything a chart's lines and bands reach, with a little air."""
+    parts = [a for line in lines for a in (line.y, line.low, line.high) if a is not None]
+    values = np.concatenate([*(np.asarray(p, float) for p in parts), np.asarray(include, float)])
+    values = values[np.isfinite(values)]
+    if not values.size:
+        return 0.0, 1.0
+    low, high = float(values.min()), float(values.max())
+    return low, high + 0.04 * (high - low)
+
+
+def lines_chart(
+    lines: Sequence[Line],
+    *,
+    label: str,
+    x_label: str,
+    y_label: str = "",
+    zero: bool = True,
+    points: bool = False,
+    height: float = 230,
+) -> Markup:
+    """Lines with bands over a common x.
+
+    Args:
+        lines: the series, the first drawn on top. Beyond three of them only its band is shown
+            until another is pointed at: bands on bands are one grey.
+        label: what a screen reader says of the chart.
+        x_label: below the axis.
+        y_label: above the axis, where given.
+        zero: whether the y axis starts at 0.
+        points: marks the points, for a few measured values.
+        height: of the view box.
+    """
+    low, high = _span(lines, (0.0,) if zero else ())
+    if not zero:
+        low -= 0.06 * (high - low)
+    xs = np.concatenate([line.x for line in lines]) if lines else np.array([0.0, 1.0])
+    x = _Axis(float(xs.min()), float(xs.max()), _LEFT, WIDTH - _RIGHT)
+    top = _TOP + (14 if y_label else 0)
+    y = _Axis(low, high, height - _BOTTOM, top)
+    body = []
+    for value in ticks(low, high, 4):
+        body.append(f'<path class="grid" d="M{_LEFT} {y(value)}H{WIDTH - _RIGHT}"/>')
+        body.append(_text(_LEFT - 6, y(value) + 3.5, tick_label(value), anchor="end"))
+    for value in ticks(x.low, x.high, 5):
+        body.append(_text(x(value), height - _BOTTOM + 16, tick_label(value), anchor="middle"))
+    base = height - _BOTTOM
+    body.append(f'<path class="axis" d="M{_LEFT} {base}H{WIDTH - _RIGHT}"/>')
+    body.append(_text((_LEFT + WIDTH - _RIGHT) / 2, height - 4, x_label, "title", "middle"))
+    if y_label:
+        body.append(_text(2, 10, y_label, "title"))
+    for line in reversed(lines):
+        if line.low is not None and line.high is not None:
+            upper = [(x(a), y(b)) for a, b in zip(line.x, line.high) if math.isfinite(b)]
+            lower = [(x(a), y(b)) for a, b in zip(line.x, line.low) if math.isfinite(b)]
+            if upper:
+                edge = _path(upper + lower[::-1])
+                quiet = " quiet" if len(lines) > 3 and line is not lines[0] else ""
+                body.append(f'<path class="band{quiet}" data-m="{line.index}" d="{edge}Z"/>')
+    for line in reversed(lines):
+        path = [(x(a), y(b)) for a, b in zip(line.x, line.y) if math.isfinite(b)]
+        if not path:
+            continue
+        body.append(
+            f'<path class="line" data-m="{line.index}" d="{_path(path)}">'
+            f"<title>{escape(line.label)}</title></path>"
+        )
+        if points:
+            body += [
+                f'<circle class="dot" data-m="{line.index}" cx="{a}" cy="{b}" r="3"/>'
+                for a, b in path
+            ]
+    return _svg(height, body, label)
+
+
+def _density(values: np.ndarray, low: float, high: float, bins: int = 96) -> np.ndarray:
+    """A smoothed histogram over [low, high], its peak scaled to 1: Gaussian, Silverman's width."""
+    counts, _ = np.histogram(values, bins=bins, range=(low, high))
+    width = (high - low) / bins
+    spread = min(
+        values.std(), float(np.subtract(*np.percentile(values, (75, 25)))) / 1.34 or np.inf
+    )
+    sigma = max(0.9 * spread * values.size**-0.2 / width, 0.7)
+    reach = int(4 * sigma) + 1
+    kernel = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
+    smooth = np.convolve(counts, kernel, "full")[reach : reach + bins]
+    return smooth / smooth.max() if smooth.max() > 0 else smooth
+
+
+def distributions(
+    series: Sequence[tuple[int, str, np.ndarray]], *, label: str, x_label: str
+) -> Markup:
+    """One row a method: its values' density (or, when few, the values), quartiles and median.
+
+    Args:
+        series: (method's number, name, finite values).
+        label: what a screen reader says of the chart.
+        x_label: below the axis.
+    """
+    series = [(i, name, v) for i, name, v in series if v.size]
+    row = 34
+    height = _TOP + row * max(1, len(series)) + _BOTTOM
+    if not series:
+        return _svg(height, [_text(WIDTH / 2, height / 2, "no values", anchor="middle")], label)
+    everything = np.concatenate([v for _, _, v in series])
+    low, high = float(everything.min()), float(everything.max())
+    air = 0.03 * (high - low) or 0.5
+    low, high = low - air, high + air
+    x = _Axis(low, high, 8, WIDTH - 8)
+    base = height - _BOTTOM
+    body = []
+    for value in ticks(low, high, 5):
+        body.append(f'<path class="grid" d="M{x(value)} {_TOP}V{base}"/>')
+        body.append(_text(x(value), base + 16, tick_label(value), anchor="middle"))
+    body.append(_text(WIDTH / 2, height - 4, x_label, "title", "middle"))
+    for position, (index, name, values) in enumerate(series):
+        floor = _TOP + row * (position + 1) - 5
+        first, median, third = (float(q) for q in np.percentile(values, (25, 50, 75)))
+        body.append(
+            f'<g data-m="{index}"><title>{escape(name)}: median {median:.4f}, '
+            f"quartiles {first:.4f} and {third:.4f}, n = {values.size}</title>"
+        )
+        if values.size > STRIP_LIMIT:
+            density = _density(values, low, high)
+            grid = np.linspace(low, high, 2 * density.size + 1)[1::2]
+            top = [(x(a), round(floor - 24 * d, 2)) for a, d in zip(grid, density)]
+            edge = _path([(x(low), floor), *top, (x(high), floor)])
+            body.append(f'<path class="density" data-m="{index}" d="{edge}Z"/>')
+        else:
+            # Three heights in turn, so that near values stay apart and the picture is the same
+            # each time.
+            for k, value in enumerate(np.sort(values)):
+                y = floor - 9 - 5 * (k % 3)
+                body.append(
+                    f'<circle class="dot soft" data-m="{index}" cx="{x(value)}" cy="{y}" r="3"/>'
+                )
+        body.append(f'<path class="range" data-m="{index}" d="M{x(first)} {floor}H{x(third)}"/>')
+        body.append(
+            f'<path class="median" data-m="{index}" d="M{x(median)} {floor - 4}V{floor + 4}"/></g>'
+        )
+    return _svg(height, body, label)
+
+
+def whisker(cell: Interval, low: float, high: float, index: int) -> Markup:
+    """A mean with its interval on the column's common scale, for a table's cell."""
+    width, height = 96, 10
+    if not math.isfinite(cell.mean):
+        return Markup("")
+    x = _Axis(low, high, 5, width - 5)
+    body = [f'<path class="axis" d="M0 {height / 2}H{width}"/>']
+    if math.isfinite(cell.low):
+        edge = f"M{x(cell.low)} {height / 2}H{x(cell.high)}"
+        body.append(f'<path class="range" data-m="{index}" d="{edge}"/>')
+    body.append(
+        f'<circle class="dot" data-m="{index}" cx="{x(cell.mean)}" cy="{height / 2}" r="3.2"/>'
+    )
+    return Markup(
+        f'<svg class="whisker" viewBox="0 0 {width} {height}" aria-hidden="true">'
+        + "".join(body)
+        + "</svg>"
+    )
+
+
+def bars(rows: Sequence[tuple[str, float, str]], *, label: str) -> Markup:
+    """Horizontal bars: (name, value, text at the bar's end). Values are not negative."""
+    row = 30
+    height = row * max(1, len(rows)) + 4
+    most = max((v for _, v, _ in rows if math.isfinite(v)), default=0.0) or 1.0
+    body = []
+    for position, (name, value, text) in enumerate(rows):
+        y = row * position
+        length = round(max(1.0, value / most * (WIDTH - 70)), 2) if math.isfinite(value) else 0
+        body.append(_text(0, y + 11, name))
+        body.append(f'<rect class="bar" x="0" y="{y + 15}" width="{length}" height="8" rx="2"/>')
+        body.append(_text(length + 6, y + 23, text, "value"))
+    return _svg(height, body, label)

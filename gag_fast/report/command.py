@@ -1,0 +1,83 @@
+"""`gag-fast report RUN...`: tables on the terminal and in files, and the page."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from gag_fast.report import html, tables
+from gag_fast.report.reading import Run, read_run
+
+FORMATS = (*tables.FORMATS, "html")
+
+
+def write_report(
+    runs: Sequence[Run],
+    out,
+    formats: Sequence[str] = FORMATS,
+    *,
+    title: str | None = None,
+    lead: str = "",
+    credits: dict[str, str] | None = None,
+) -> list[Path]:
+    """Writes the report of runs that are read already; see `report`.
+
+    Returns the files: `table.txt`, `table.md`, `table.csv`, `table.tex` and `index.html`, as asked;
+    with several runs, each table file holds their tables one after the other.
+
+    Raises:
+        ValueError: no run, or an unknown format.
+        OSError: the folder cannot be written.
+    """
+    unknown = [f for f in formats if f not in FORMATS]
+    if unknown:
+        raise ValueError(f"format must be one of {', '.join(FORMATS)}, got {unknown[0]!r}")
+    if not runs:
+        raise ValueError("a report needs at least one run folder")
+    out = Path(out)
+    out.mkdir(parents=True, exist_ok=True)
+    names = html.distinct_names(runs)
+    summaries = [tables.summarize(run, title=name) for run, name in zip(runs, names, strict=True)]
+    written = []
+    for name in formats:
+        if name == "html":
+            text = html.render(runs, title=title, lead=lead, summaries=summaries, credits=credits)
+            path = out / "index.html"
+        else:
+            suffix, write = tables.FORMATS[name]
+            text = "\n".join(write(summary) for summary in summaries)
+            path = out / f"table.{suffix}"
+        partial = path.with_name(f".{path.name}.partial")
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(path)
+        written.append(path)
+    return written
+
+
+def report(run_dirs: Sequence[Path], out=None, formats: Sequence[str] = FORMATS) -> int:
+    """Reads run folders, prints their tables, writes the report and says where it is.
+
+    Args:
+        run_dirs: run folders; with several, the page compares the others with the first.
+        out: folder for the files; default: `report` in the first run folder.
+        formats: any of "text", "markdown", "csv", "latex", "html".
+
+    Returns the exit status, 0.
+
+    Raises:
+        ValueError: a folder that is no run, or an unknown format; one line for the user.
+    """
+    runs = [read_run(path) for path in run_dirs]
+    written = write_report(runs, Path(out) if out else Path(run_dirs[0]) / "report", formats)
+    for run, name in zip(runs, html.distinct_names(runs), strict=True):
+        sys.stdout.write(tables.to_text(tables.summarize(run, title=name)))
+        failed = int((~run.ok).sum())
+        if failed:
+            sys.stdout.write(
+                f"{failed:,} of {run.rows:,} rows failed; the page lists the reasons\n"
+            )
+        sys.stdout.write("\n")
+    for path in written:
+        sys.stdout.write(f"wrote {path}\n")
+    return 0

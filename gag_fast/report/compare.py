@@ -1,0 +1,83 @@
+"""Paired comparisons: the methods of one run with each other, and two runs with each other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from gag_fast.report.reading import Metric, Run
+from gag_fast.report.statistics import Paired, holm, paired
+
+_Pair = tuple[str, Metric, np.ndarray, np.ndarray]  # method, metric, first and second values
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One line of a comparison.
+
+    Attributes:
+        method: whose values these are.
+        metric: which metric.
+        first, second: means over the pairs.
+        result: second minus first, image by image.
+        adjusted: p-value after Holm's adjustment over all lines of the comparison.
+    """
+
+    method: str
+    metric: Metric
+    first: float
+    second: float
+    result: Paired
+    adjusted: float
+
+    @property
+    def verdict(self) -> str:
+        """Of the second, at an adjusted p below 0.05: "better", "worse" or "no difference"."""
+        if not self.adjusted < 0.05:
+            return "no difference"
+        higher = self.result.difference.mean > 0
+        return "better" if higher == self.metric.higher_is_better else "worse"
+
+
+def against_method(run: Run, baseline: str) -> list[Comparison]:
+    """Every other method of a run against `baseline`, on the images that both have."""
+    pairs: list[_Pair] = []
+    column = run.methods.index(baseline)
+    for metric in run.metrics:
+        values = run.matrix(metric.column)
+        for row, method in enumerate(run.methods):
+            if method != baseline:
+                pairs.append((method, metric, values[:, column], values[:, row]))
+    return _compare(pairs)
+
+
+def two_runs(first: Run, second: Run) -> list[Comparison]:
+    """The methods and metrics that two runs share, on the images that they share."""
+    common, in_first, in_second = np.intersect1d(
+        np.array(first.images, dtype=object).astype(str),
+        np.array(second.images, dtype=object).astype(str),
+        return_indices=True,
+    )
+    metrics = [m for m in first.metrics if m.column in second.scores]
+    methods = [m for m in first.methods if m in second.methods]
+    pairs: list[_Pair] = []
+    if not common.size:
+        return []
+    for metric in metrics:
+        a, b = first.matrix(metric.column)[in_first], second.matrix(metric.column)[in_second]
+        for method in methods:
+            one, two = a[:, first.methods.index(method)], b[:, second.methods.index(method)]
+            pairs.append((method, metric, one, two))
+    return _compare(pairs)
+
+
+def _compare(pairs: list[_Pair]) -> list[Comparison]:
+    lines = []
+    for method, metric, one, two in pairs:
+        both = np.isfinite(one) & np.isfinite(two)
+        if both.any():
+            result = paired(one[both], two[both])
+            lines.append((method, metric, float(one[both].mean()), float(two[both].mean()), result))
+    adjusted = holm([line[-1].p_value for line in lines])
+    return [Comparison(*line, p) for line, p in zip(lines, adjusted, strict=True)]

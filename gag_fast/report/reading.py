@@ -1,0 +1,300 @@
+"""Reads a run folder (manifest and Parquet parts) into arrays, whatever optional columns it has.
+
+Only `image` and `method` must be there. Strings become indices at once, so that half a million
+rows take some tens of megabytes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+
+class ReportError(ValueError):
+    """A folder that cannot be read as a run; one line that names it and the reason."""
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A column of scores: how it is headed, and whether a higher value is the better one."""
+
+    column: str
+    label: str
+    higher_is_better: bool
+
+    @property
+    def arrow(self) -> str:
+        """The paper's mark for the better direction."""
+        return "↑" if self.higher_is_better else "↓"
+
+
+METRICS = (
+    Metric("rcap", "RCAP", True),
+    Metric("dauc", "DAUC", False),
+    Metric("iauc", "IAUC", True),
+    Metric("log_cosh_dice", "Log-cosh Dice", False),
+    Metric("mae", "MAE", False),
+)
+CURVES = ("recover", "deletion", "insertion")
+
+
+@dataclass
+class Run:
+    """The rows of one run as parallel arrays.
+
+    Attributes:
+        path: the folder.
+        manifest: what manifest.json holds, {} when there is none.
+        images: names of the images, in order of first appearance.
+        methods: names of the methods; those that differ only in p read `name@p`.
+        image, method: `[rows]` indices into the two.
+        target: `[rows]` class index, −1 where unknown.
+        confidence: `[rows]` probability of the target, NaN where unknown.
+        ok: `[rows]` whether the row has status "ok".
+        scores: metric column -> `[rows]`, NaN for rows that failed.
+        curves: name -> `[rows, steps]` probabilities, NaN for rows without.
+        errors: row -> reason, of the rows that are not ok.
+        columns: every further numeric column, `[rows]` (timings, p, seed, ...).
+    """
+
+    path: Path
+    manifest: dict[str, Any]
+    images: list[str]
+    methods: list[str]
+    image: np.ndarray
+    method: np.ndarray
+    target: np.ndarray
+    confidence: np.ndarray
+    ok: np.ndarray
+    scores: dict[str, np.ndarray]
+    curves: dict[str, np.ndarray] = field(default_factory=dict)
+    errors: dict[int, str] = field(default_factory=dict)
+    columns: dict[str, np.ndarray] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """The folder's own name."""
+        return self.path.resolve().name
+
+    @property
+    def rows(self) -> int:
+        """Number of (image, method) rows."""
+        return int(self.image.size)
+
+    @property
+    def metrics(self) -> list[Metric]:
+        """The metrics that at least one row has a value for, in the paper's order."""
+        return [m for m in METRICS if m.column in self.scores]
+
+    def matrix(self, column: str) -> np.ndarray:
+        """A metric as `[images, methods]`, NaN where a pair has no value."""
+        table = np.full((len(self.images), len(self.methods)), np.nan)
+        table[self.image, self.method] = self.scores[column]
+        return table
+
+    def setting(self, name: str, default: Any = None) -> Any:
+        """A value of the manifest by key, wherever it is nested; the shallowest one."""
+        return next((v for v in self._values(name) if not isinstance(v, dict)), default)
+
+    def section(self, name: str) -> dict[str, Any] | None:
+        """A dict of the manifest by key, wherever it is nested; the shallowest one."""
+        return next((v for v in self._values(name) if isinstance(v, dict)), None)
+
+    def _values(self, name: str) -> Iterator[Any]:
+        level = [self.manifest]
+        while level:
+            yield from (node[name] for node in level if name in node)
+            level = [v for node in level for v in node.values() if isinstance(v, dict)]
+
+
+def read_run(path) -> Run:
+    """Reads a run folder.
+
+    Where (image, method) occurs more than once (a retry of a failure), the last row that is ok
+    counts, or the last one if none is.
+
+    Raises:
+        ReportError: no such folder, no results in it, or a part that is not readable.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        raise ReportError(f"{path}: no such run folder")
+    parts = sorted((path / "results").rglob("*.parquet"))
+    if not parts:
+        raise ReportError(f"{path}: no results/*.parquet in it; is it a run folder?")
+    table = pa.concat_tables([_read_part(part) for part in parts], promote_options="permissive")
+    for column in ("image", "method"):
+        if column not in table.column_names:
+            raise ReportError(f"{path}: results have no column {column!r}")
+    if not table.num_rows:
+        raise ReportError(f"{path}: results have no rows")
+    image, images = _indices(table["image"])
+    method, methods = _indices(_method_names(table))
+    ok = _status(table)
+    keep = _latest(image * len(methods) + method, ok)
+    if keep is not None:
+        table = table.take(pa.array(keep))
+        image, method, ok = image[keep], method[keep], ok[keep]
+    scores = {}
+    for metric in METRICS:
+        if metric.column in table.column_names:
+            values = np.where(ok, _floats(table[metric.column]), np.nan)
+            if np.isfinite(values).any():
+                scores[metric.column] = values
+    curves = {}
+    for name in CURVES:
+        if name in table.column_names and (curve := _curves(table[name], ok)) is not None:
+            curves[name] = curve
+    return Run(
+        path=path,
+        manifest=_manifest(path),
+        images=images,
+        methods=methods,
+        image=image,
+        method=method,
+        target=_integers(table, "target"),
+        confidence=_numbers(table, "confidence"),
+        ok=ok,
+        scores=scores,
+        curves=curves,
+        errors=_errors(table, ok),
+        columns=_others(table),
+    )
+
+
+_UNUSED = ("image_sha256", "image_bytes", "image_mtime_ns")  # of use to a restart only
+
+
+def _read_part(part: Path) -> pa.Table:
+    try:
+        file = pq.ParquetFile(part)
+        columns = [name for name in file.schema_arrow.names if name not in _UNUSED]
+        table = file.read(columns=columns).replace_schema_metadata(None)
+    except (OSError, pa.ArrowException) as error:
+        raise ReportError(
+            f"{part}: not a readable Parquet file: {str(error).splitlines()[0]}"
+        ) from None
+    for position, column in enumerate(table.columns):
+        if pa.types.is_dictionary(column.type):  # parts may differ in how they encode strings
+            decoded = pc.cast(column, column.type.value_type)
+            table = table.set_column(position, table.column_names[position], decoded)
+    return table
+
+
+def _manifest(path: Path) -> dict[str, Any]:
+    try:
+        manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise ReportError(f"{path / 'manifest.json'}: cannot be read: {error}") from None
+    return manifest if isinstance(manifest, dict) else {}
+
+
+def _indices(column) -> tuple[np.ndarray, list[str]]:
+    """A string column as indices into its distinct values, in order of first appearance."""
+    if isinstance(column, pa.ChunkedArray):
+        column = column.combine_chunks()
+    encoded = pc.dictionary_encode(pc.fill_null(pc.cast(column, pa.string()), "(none)"))
+    if isinstance(encoded, pa.ChunkedArray):
+        encoded = encoded.combine_chunks()
+    return encoded.indices.to_numpy().astype(np.int64), encoded.dictionary.to_pylist()
+
+
+def _method_names(table: pa.Table):
+    """Method names, with `@p` where one name was run with several p."""
+    names = pc.cast(table["method"].combine_chunks(), pa.string())
+    if "p" not in table.column_names:
+        return names
+    index, distinct = _indices(names)
+    p = _floats(table["p"])
+    labels = names.to_pylist()
+    for position, name in enumerate(distinct):
+        rows = np.flatnonzero(index == position)
+        values = p[rows]
+        if "@" not in name and np.unique(values[np.isfinite(values)]).size > 1:
+            for row in rows:
+                labels[row] = f"{name}@{p[row]:g}"
+    return pa.array(labels)
+
+
+def _status(table: pa.Table) -> np.ndarray:
+    if "status" not in table.column_names:
+        return np.ones(table.num_rows, bool)
+    same = pc.equal(pc.cast(table["status"].combine_chunks(), pa.string()), "ok")
+    return pc.fill_null(same, False).to_numpy(zero_copy_only=False)
+
+
+def _latest(key: np.ndarray, ok: np.ndarray) -> np.ndarray | None:
+    """Rows to keep so that every key is there once; None when it already is."""
+    if np.unique(key).size == key.size:
+        return None
+    order = np.lexsort((np.arange(key.size), ok, key))  # ok rows, and later rows, sort last
+    last = np.append(key[order][1:] != key[order][:-1], True)
+    return np.sort(order[last])
+
+
+def _floats(column) -> np.ndarray:
+    """A column as float64; nulls, and values that are no numbers, are NaN."""
+    kind = column.type
+    if not (pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_boolean(kind)):
+        return np.full(len(column), np.nan)
+    column = pc.cast(column, pa.float64(), safe=False)
+    return pc.fill_null(column, float("nan")).to_numpy().astype(np.float64)
+
+
+def _numbers(table: pa.Table, name: str) -> np.ndarray:
+    if name not in table.column_names:
+        return np.full(table.num_rows, np.nan)
+    return _floats(table[name])
+
+
+def _integers(table: pa.Table, name: str) -> np.ndarray:
+    values = _numbers(table, name)
+    return np.where(np.isfinite(values), values, -1).astype(np.int64)
+
+
+def _curves(column, ok: np.ndarray) -> np.ndarray | None:
+    """A list column as `[rows, steps]`; None without lists, or with lists of several lengths."""
+    column = column.combine_chunks()
+    kind = column.type
+    if not (
+        pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+    ):
+        return None
+    lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy().astype(np.int64)
+    present = ok & (lengths > 0)
+    distinct = np.unique(lengths[present])
+    if distinct.size != 1:
+        return None
+    chosen = column.filter(pa.array(present))
+    values = pc.fill_null(pc.cast(pc.list_flatten(chosen), pa.float32()), float("nan"))
+    curves = np.full((len(column), int(distinct[0])), np.nan, np.float32)
+    curves[present] = values.to_numpy().reshape(-1, int(distinct[0]))
+    return curves
+
+
+def _errors(table: pa.Table, ok: np.ndarray) -> dict[int, str]:
+    rows = np.flatnonzero(~ok)
+    if "error" not in table.column_names:
+        return {int(row): "no reason was recorded" for row in rows}
+    texts = pc.cast(table["error"].combine_chunks(), pa.string()).take(pa.array(rows)).to_pylist()
+    return {int(r): text or "no reason was recorded" for r, text in zip(rows, texts, strict=True)}
+
+
+def _others(table: pa.Table) -> dict[str, np.ndarray]:
+    known = {"image", "method", "target", "confidence", *(m.column for m in METRICS)}
+    others = {}
+    for name in table.column_names:
+        kind = table[name].type
+        if name not in known and (pa.types.is_floating(kind) or pa.types.is_integer(kind)):
+            others[name] = _floats(table[name])
+    return others

@@ -1,0 +1,176 @@
+"""The page in headless Chromium: it opens, sorts, filters, pages and shows every picture.
+
+Without a driver: a script is appended to a copy of the page (whose policy is opened for it), works
+the page as a person would, and leaves what it saw in the document that Chromium prints.
+"""
+
+import json
+import re
+import shutil
+import subprocess
+
+import pytest
+from made_up_runs import make_run
+
+from gag_fast.report.command import write_report
+from gag_fast.report.reading import read_run
+
+CHROMIUM = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+)
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on PATH")
+
+FLAGS = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-sync",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--virtual-time-budget=8000",
+)
+
+PROBE = """
+<script>
+(async () => {
+  const wait = (ms) => new Promise((done) => setTimeout(done, ms));
+  const seen = { errors: [] };
+  try {
+    const box = document.querySelector(".rows");
+    for (let i = 0; i < 50 && !box.dataset.ready; i++) await wait(50);
+    const headers = () => [...box.querySelectorAll("thead th")];
+    const column = (name) => headers().findIndex((h) => h.textContent === name);
+    const header = (name) => headers()[column(name)];
+    const lines = () => [...box.querySelectorAll("tbody tr")];
+    const cells = (name) => lines().map((r) => r.cells[column(name)].textContent);
+    const text = (row, names) => names.map((n) => row.cells[column(n)].textContent).join("|");
+    const rows = (...names) => lines().map((row) => text(row, names));
+    seen.ready = box.dataset.ready;
+    seen.total = box.querySelector("output").textContent;
+    seen.first = cells("image").length;
+    header("RCAP ↑").click(); seen.down = cells("RCAP ↑"); seen.sort = header("RCAP ↑").ariaSort;
+    header("RCAP ↑").click(); seen.up = cells("RCAP ↑");
+    header("image").click(); seen.images = cells("image");
+    box.querySelector("[data-go='last']").click(); seen.lastPage = cells("image").length;
+    seen.pages = box.querySelector(".pager span").textContent;
+    seen.nextDisabled = box.querySelector("[data-go='1']").disabled;
+    const form = box.querySelector("form");
+    form.elements.status.value = "0";
+    form.elements.status.dispatchEvent(new Event("input", { bubbles: true }));
+    seen.failed = rows("image", "method", "RCAP ↑");
+    form.elements.status.value = "";
+    form.elements.method.selectedIndex = 2;
+    form.elements.text.value = "PHOTO_0007";
+    form.elements.text.dispatchEvent(new Event("input", { bubbles: true }));
+    seen.filtered = rows("image", "method");
+    const summary = document.querySelector("table.summary");
+    const methods = () => [...summary.tBodies[0].rows].map((r) => r.cells[0].textContent.trim());
+    seen.before = methods();
+    summary.tHead.rows[0].cells[2].click(); seen.after = methods();
+    const pictures = [...document.images];
+    for (const picture of pictures) picture.loading = "eager";
+    for (let i = 0; i < 50 && !pictures.every((p) => p.complete); i++) await wait(50);
+    seen.pictures = pictures.map((p) => p.complete ? p.naturalWidth : 0);
+    const legend = document.querySelector(".legend li:nth-child(2)");
+    legend.dispatchEvent(new PointerEvent("pointerover", { bubbles: true }));
+    const curves = [...document.querySelectorAll("svg .line")];
+    seen.dimmed = curves.map((l) => l.dataset.m + ":" + l.style.opacity);
+    seen.dark = matchMedia("(prefers-color-scheme: dark)").matches;
+    const style = getComputedStyle(document.body);
+    seen.colors = [style.backgroundColor, style.color];
+    seen.width = [document.documentElement.scrollWidth, innerWidth];
+    seen.injected = window.injected === undefined;
+  } catch (error) { seen.errors.push(String(error)); }
+  document.body.replaceChildren();
+  const result = document.body.appendChild(document.createElement("pre"));
+  result.id = "seen";
+  result.textContent = JSON.stringify(seen);
+})();
+</script>
+"""
+
+NASTY = "<img src=x onerror=window.injected=1>.png"
+
+
+def dump(page, profile, *flags):
+    """The document after Chromium has run it."""
+    command = [CHROMIUM, *FLAGS, *flags, f"--user-data-dir={profile}", "--dump-dom", page.as_uri()]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("report")
+    names = [NASTY, *(f"photo_{i:04d}.png" for i in range(1, 20))]
+    fail = {(3, "vanilla"): "too dark", (5, "smoothgrad"): "<b>no</b>"}
+    run = make_run(folder / "run", names=names, fail=fail)
+    return write_report([read_run(run)], folder, ["html"])[0]
+
+
+@pytest.fixture(scope="module")
+def look(page, tmp_path_factory):
+    """look(flags...) -> what the probe saw."""
+    text = page.read_text()
+    text, opened = re.subn(r"script-src [^;]*;", "script-src 'unsafe-inline';", text)
+    assert opened == 1
+    probed = page.with_name("probed.html")
+    probed.write_text(text.replace("</body>", PROBE + "</body>"))
+
+    def look(*flags):
+        found = dump(probed, tmp_path_factory.mktemp("profile"), *flags)
+        seen = re.search(r'<pre id="seen">(.*?)</pre>', found, re.S)
+        assert seen, found[-2000:]
+        unescaped = seen[1].replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&")
+        seen = json.loads(unescaped)
+        assert seen["errors"] == []
+        return seen
+
+    return look
+
+
+def test_own_policy_lets_the_page_work(page, tmp_path):
+    """Unchanged, with its policy: the script ran, and drew the first rows."""
+    found = dump(page, tmp_path)
+    assert 'data-ready="true"' in found
+    assert "100 rows" in found
+
+
+def test_page_works(look):
+    seen = look("--window-size=1280,900")
+    assert seen["ready"] == "true"
+    assert seen["total"] == "100 rows"
+    assert seen["first"] == 50
+    down = [float(v) for v in seen["down"]]
+    assert seen["sort"] == "descending"
+    assert down == sorted(down, reverse=True)
+    up = [float(v) for v in seen["up"]]
+    assert up == sorted(up)
+    assert up[0] < down[-1]
+    assert seen["images"] == sorted(seen["images"], reverse=True)
+    assert (seen["lastPage"], seen["pages"], seen["nextDisabled"]) == (50, "2 of 2", True)
+    assert sorted(seen["failed"]) == ["photo_0003.png|vanilla|–", "photo_0005.png|smoothgrad|–"]
+    assert seen["filtered"] == ["photo_0007.png|guided_absgrad@0"]
+    assert seen["after"] == seen["before"][::-1]  # worst DAUC first; the run has them in order
+    assert len(seen["pictures"]) == 12 * 6  # three groups of four, photograph and five methods
+    assert all(width == 48 for width in seen["pictures"])
+    assert {"0:0.14", "1:"} <= set(seen["dimmed"])
+    assert seen["injected"]
+    assert not seen["dark"]
+
+
+def test_dark_page_is_dark(look):
+    light = look("--window-size=1280,900")["colors"]
+    seen = look("--window-size=1280,900", "--blink-settings=preferredColorScheme=0")
+    assert seen["dark"]
+    brightness = [sum(map(int, re.findall(r"\d+", color)[:3])) for color in seen["colors"]]
+    assert brightness[0] < 120 < 600 < brightness[1]
+    assert sum(map(int, re.findall(r"\d+", light[0])[:3])) > 700
+
+
+def test_phone_width_has_no_sideways_scroll(look):
+    content, window = look("--window-size=390,844")["width"]
+    assert window < 640
+    assert content <= window
