@@ -1,7 +1,7 @@
 """The same map by other means: what users have today, written from descriptions.
 
 Every function takes grads [B, n, C, H, W] and returns maps [B, H, W] in [0, 1], or takes what its
-name says. tests/benchmarks holds them to the same answer: a benchmark of a wrong twin is worth nothing.
+name says. tests/benchmarks holds them to the same answer: timing a wrong twin is worth nothing.
 """
 
 from __future__ import annotations

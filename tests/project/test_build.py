@@ -1,4 +1,4 @@
-"""The build: one list of build requirements, options that fail with one line, facts of the build."""
+"""The build: its requirements, options that fail with one line, facts it tells."""
 
 import os
 import re
@@ -7,8 +7,9 @@ import sys
 import tomllib
 from pathlib import Path
 
-import gag_fast
 import pytest
+
+import gag_fast
 
 ROOT = Path(__file__).parents[2]
 

@@ -1,0 +1,154 @@
+"""The regression gate: ratios of medians against benchmarks/bounds.json.
+
+    python -m benchmarks.gate                 check; exit 1 when a ratio is over its bound
+    python -m benchmarks.gate --calibrate 10  repeat the measurement and print what the ratios are
+
+Each case is timed beside a yardstick that does the least the job can cost (one read of the same
+bytes, a copy, the bare session), interleaved in one process, so that a slow or busy machine slows
+both. A bound is the typical ratio times the square root of two: the same distance, as a factor, to
+the typical run on one side and to a kernel made twice as slow on the other.
+
+GAG_FAST_GATE_HANDICAP=2 runs our side twice: the gate must then fail (tests/benchmarks does this).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+
+import torch
+
+import gag_fast
+from benchmarks.suites.aggregation import SWEEP, Stack
+from benchmarks.timing import interleave
+from gag_fast import ops
+
+BOUNDS = Path(__file__).with_name("bounds.json")
+
+Pair = tuple[Callable[[], object], Callable[[], object]]
+
+
+def aggregation() -> Pair:
+    """One map per image: one read of the stack."""
+    grads = Stack().make()
+    return lambda: gag_fast.guided_absgrad(grads, p=85), lambda: grads.sum()
+
+
+def sweep() -> Pair:
+    """Nine percents against one."""
+    grads = Stack(batch=4).make()
+    one = gag_fast.guided_absgrad
+    return lambda: one(grads, p=SWEEP), lambda: one(grads, p=85)
+
+
+def streaming() -> Pair:
+    """GradientStats over 20 updates against one read of the stack."""
+    grads = Stack().make()
+    samples = list(grads.unbind(1))
+
+    def stream() -> object:
+        stats = gag_fast.GradientStats()
+        for sample in samples:
+            stats.update(sample)
+        return stats.guided_absgrad(p=85)
+
+    return stream, lambda: grads.sum()
+
+
+def noise() -> Pair:
+    """Noisy copies against torch's own normal numbers."""
+    images = torch.randn(8, 3, 224, 224)
+    keys, std = ops.image_keys(images), torch.ones(8)
+    ours = {"seed": 0, "first_sample": 0, "samples": 4}
+    shape = (8, 4, 3, 224, 224)
+    return lambda: ops.gaussian_noise(images, keys, std, **ours), lambda: torch.randn(shape)
+
+
+def compose() -> Pair:
+    """Masked copies against plain copies of the same size."""
+    images = torch.randn(4, 3, 224, 224)
+    ranks, _ = ops.saliency_ranks(torch.rand(4, 224, 224))
+    slots = [[i % 4, 700 * (i + 1), i % 4, -1] for i in range(64)]
+    table = torch.tensor(slots, dtype=torch.int32)
+    out, fill = torch.empty(64, 3, 224, 224), torch.zeros(3)
+    plain = images.repeat(16, 1, 1, 1)
+    return lambda: ops.compose_(out, images, fill, ranks, table), lambda: out.copy_(plain)
+
+
+def ranks() -> Pair:
+    """Ranks of saliency maps against torch.sort of the same values."""
+    maps = torch.rand(8, 224, 224)
+    return lambda: ops.saliency_ranks(maps), lambda: torch.sort(maps.flatten(1), dim=1)
+
+
+CASES = {case.__name__: case for case in (aggregation, sweep, streaming, noise, compose, ranks)}
+
+
+def measure(name: str, handicap: int = 1, rounds: int = 41) -> float:
+    """Ratio of the medians, ours over the yardstick, of one case."""
+    ours, yardstick = CASES[name]()
+
+    def slowed() -> None:
+        for _ in range(handicap):
+            ours()
+
+    times = interleave({"ours": slowed, "yardstick": yardstick}, rounds=rounds, warmup=5)
+    return times["ours"].median / times["yardstick"].median
+
+
+def check(handicap: int = 1, rounds: int = 41) -> list[str]:
+    """Measure every case, print a line each; the names of those over their bounds.
+
+    A case over its bound is measured twice more, and the median of the three decides: one burst of
+    somebody else's work is not a regression, a slow kernel is slow three times.
+    """
+    bounds = json.loads(BOUNDS.read_text())["cases"]
+    over = []
+    for name in CASES:
+        bound = bounds[name]["bound"]
+        ratios = [measure(name, handicap, rounds)]
+        if ratios[0] > bound:
+            ratios += [measure(name, handicap, rounds) for _ in range(2)]
+        ratio = median(ratios)
+        verdict = "ok" if ratio <= bound else "OVER"
+        print(f"{name:12} {ratio:6.2f} x yardstick, bound {bound:5.2f}  {verdict}", flush=True)
+        if ratio > bound:
+            over.append(name)
+    return over
+
+
+def calibrate(repeats: int) -> None:
+    """Print each case's ratio over repeated runs, and the bound that follows."""
+    for name in CASES:
+        ratios = sorted(measure(name) for _ in range(repeats))
+        typical = median(ratios)
+        print(
+            f"{name:12} {ratios[0]:.2f} … {typical:.2f} … {ratios[-1]:.2f}  "
+            f"bound {typical * math.sqrt(2):.2f}",
+            flush=True,
+        )
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Check or calibrate; 1 when a case is over its bound."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--calibrate", type=int, metavar="N", help="repeat N times, check nothing")
+    args = parser.parse_args(argv)
+    if args.calibrate:
+        calibrate(args.calibrate)
+        return 0
+    over = check(int(os.environ.get("GAG_FAST_GATE_HANDICAP", "1")))
+    print(f"gate: {len(CASES)} cases, {len(over)} over their bounds {', '.join(over)}".rstrip())
+    return 1 if over else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,35 @@
+"""What is measured, by concern. pytest-benchmark and the tables share these groups."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+Cases = dict[str, Callable[[], object]]
+
+
+@dataclass(frozen=True)
+class Group:
+    """One job, done by us and by others.
+
+    Attributes:
+        name: what the job is, unique in its suite.
+        names: the cases, ours first.
+        setup: makes the inputs and returns name -> call, in the order of `names`. Cases whose
+            library is not installed are left out.
+        floor: name of the case that is the least the job can cost (one read of the same bytes, the
+            bare session), or None.
+        bytes: bytes that one call must move at least; 0 where that is not the limit.
+        operations: floating-point operations of one call of ours; 0 where unknown.
+        units: what one call does, in `unit`s, e.g. 8 images; for a rate.
+        unit: name of that unit.
+    """
+
+    name: str
+    names: tuple[str, ...]
+    setup: Callable[[], Cases]
+    floor: str | None = None
+    bytes: int = 0
+    operations: int = 0
+    units: float = 1.0
+    unit: str = "call"

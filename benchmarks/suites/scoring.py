@@ -1,0 +1,130 @@
+"""Scoring: RCAP, deletion and insertion of saliency maps, per preset, beside others' ways.
+
+benchmarks/scoring.py is the long form of the first group: more images, the share of the bare
+session's rate, the forwards that sharing saves.
+"""
+
+from __future__ import annotations
+
+from benchmarks.scoring import authors_way
+from benchmarks.suites import Cases, Group, lite0
+from gag_fast.metrics import evaluate, plan
+
+IMAGES, MAPS = 2, 4
+
+
+def three_metrics(device: str) -> Group:
+    """RCAP, DAUC and IAUC of 2 images x 4 maps under the paper's definition."""
+
+    def setup() -> Cases:
+        clf = lite0.classifier(device)
+        module, spec = lite0.model()
+        images, maps, targets = lite0.scored_images(IMAGES, MAPS)
+        forwards = len(plan(clf, images, maps, targets))
+        size = clf.batch_size
+        batch = images[:1].expand(size, -1, -1, -1).contiguous()
+
+        def bare():
+            for _ in range(-(-forwards // size)):
+                clf(batch)
+
+        return {
+            "gag_fast.evaluate": lambda: evaluate(clf, images, maps, targets),
+            "the session alone": bare,
+            "the authors' way": lambda: authors_way(
+                module, images, maps, targets, spec.preprocessing
+            ),
+        }
+
+    return Group(
+        f"paper preset, {IMAGES} images x {MAPS} maps",
+        ("gag_fast.evaluate", "the session alone", "the authors' way"),
+        setup,
+        floor="the session alone",
+        units=IMAGES * MAPS,
+        unit="map",
+    )
+
+
+def deletion_insertion(device: str) -> Group:
+    """Both curves as torch-cam's metric defines them."""
+
+    def setup() -> Cases:
+        clf = lite0.classifier(device)
+        module, _ = lite0.model()
+        images, maps, targets = lite0.scored_images(1, 1)
+        curves = ("dauc", "iauc")
+        cases: Cases = {
+            "gag_fast.evaluate": lambda: evaluate(
+                clf, images, maps, targets, metrics=curves, preset="torchcam"
+            )
+        }
+        try:
+            from torchcam.metrics import DeletionInsertionMetric
+        except ImportError:
+            return cases
+
+        class FixedMap:
+            """Stands where torch-cam wants an extractor, and gives the map at hand."""
+
+            model = module
+
+            def __call__(self, class_idx=None, scores=None, normalized=True, **_):
+                return [maps[:, 0]]
+
+            def fuse_cams(self, cams):
+                return cams[0]
+
+            def _hooks_off(self):
+                import contextlib
+
+                return contextlib.nullcontext()
+
+        def torchcam():
+            metric = DeletionInsertionMetric(FixedMap(), lambda x: x.softmax(-1))
+            metric.update(images, targets.tolist())
+            return metric.summary()
+
+        return {**cases, "torch-cam DeletionInsertionMetric": torchcam}
+
+    names = ("gag_fast.evaluate", "torch-cam DeletionInsertionMetric")
+    return Group("torchcam preset, 1 image", names, setup, units=1, unit="map")
+
+
+def rise(device: str) -> Group:
+    """RISE's curves, 224 pixels a step, beside Quantus' PixelFlipping at the same step."""
+
+    def setup() -> Cases:
+        clf = lite0.classifier(device)
+        module, _ = lite0.model()
+        images, maps, targets = lite0.scored_images(1, 1)
+        cases: Cases = {
+            "gag_fast.evaluate, deletion": lambda: evaluate(
+                clf, images, maps, targets, metrics=("dauc",), preset="rise"
+            )
+        }
+        try:
+            import quantus
+        except ImportError:
+            return cases
+        metric = quantus.PixelFlipping(
+            features_in_step=224, return_auc_per_sample=True, disable_warnings=True
+        )
+        return {
+            **cases,
+            "Quantus PixelFlipping": lambda: metric(
+                model=module,
+                x_batch=images.numpy(),
+                y_batch=targets.numpy(),
+                a_batch=maps.numpy(),
+                device="cpu",
+            ),
+        }
+
+    names = ("gag_fast.evaluate, deletion", "Quantus PixelFlipping")
+    return Group("rise preset, deletion in 224 steps, 1 image", names, setup, units=1, unit="map")
+
+
+def groups(device: str = "cpu") -> list[Group]:
+    """All groups of the suite."""
+    return [three_metrics(device), deletion_insertion(device), rise(device)]

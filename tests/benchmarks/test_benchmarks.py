@@ -1,0 +1,108 @@
+"""The benchmarks measure what they say: equal twins, a gate that can fail, a README from its files."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import gag_fast
+from benchmarks import competitors, gate, machine, readme, scaling
+from benchmarks.suites import aggregation
+from benchmarks.timing import Timing, interleave, paired_ratio
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def grads():
+    # 33 x 31 pixels: 85/100 * 1022 is no whole rank, where the authors' strict > equals >=.
+    return torch.randn(2, 6, 3, 33, 31, generator=torch.Generator().manual_seed(3))
+
+
+@pytest.mark.parametrize(
+    "competitor",
+    [
+        competitors.plain_torch,
+        lambda g: competitors.authors_recipe(list(g.unbind(1))),
+        lambda g: torch.from_numpy(competitors.numpy_percentile(g.numpy())),
+    ],
+    ids=["plain torch", "authors' recipe", "NumPy"],
+)
+def test_competitors_compute_the_same_map(grads, competitor):
+    ours = gag_fast.guided_absgrad(grads, p=85)
+    torch.testing.assert_close(competitor(grads), ours, rtol=1e-4, atol=1e-5)
+
+
+def test_a_group_yields_its_names_ours_first():
+    for group in [aggregation.one_percent(aggregation.Stack(1, 2, 16), slow=False)]:
+        assert tuple(group.setup()) == group.names
+        assert group.names[0] == "gag_fast"
+
+
+def test_interleaving_takes_turns_and_stops_at_its_budget():
+    order = []
+    cases = {name: (lambda name=name: order.append(name)) for name in "ab"}
+    times = interleave(cases, rounds=4, warmup=1)
+    assert order == list("ab") + list("ab") * 4
+    assert [len(t.seconds) for t in times.values()] == [4, 4]
+    assert len(interleave(cases, rounds=1000, budget=0.0)["a"].seconds) == 3
+
+
+def test_paired_ratio_by_hand():
+    ratio, low, high = paired_ratio(Timing((2.0, 4.0, 6.0, 8.0)), Timing((1.0, 2.0, 2.0, 2.0)))
+    assert ratio == 5.0 / 2.0
+    assert (low, high) == (2.0, 3.0)
+
+
+def test_slope_of_a_known_power():
+    assert scaling.slope({1: 3.0, 2: 12.0, 4: 48.0}) == pytest.approx(2.0)
+
+
+def test_every_gate_case_has_a_bound_and_every_bound_a_case():
+    assert set(json.loads(gate.BOUNDS.read_text())["cases"]) == set(gate.CASES)
+
+
+def test_the_gate_fails_when_a_kernel_is_twice_as_slow(monkeypatch, capsys):
+    monkeypatch.setattr(gate, "CASES", {"compose": gate.compose, "streaming": gate.streaming})
+    assert gate.check(handicap=2, rounds=15) == ["compose", "streaming"]
+    assert "OVER" in capsys.readouterr().out
+
+
+def test_gate_command_exits_with_one_on_a_planted_slow_down(monkeypatch, capsys):
+    monkeypatch.setattr(gate, "CASES", {"compose": gate.compose})
+    monkeypatch.setenv("GAG_FAST_GATE_HANDICAP", "2")
+    assert gate.main([]) == 1
+
+
+def test_the_readme_table_equals_the_results_file():
+    text = readme.README.read_text()
+    folder = re.search(r"<!-- benchmarks:begin (\S+) -->", text).group(1)
+    assert readme.replaced(text, ROOT / folder) == text
+
+
+def test_results_say_where_they_come_from():
+    for path in (ROOT / "benchmarks" / "results").rglob("*.json"):
+        stamp = json.loads(path.read_text())["stamp"]
+        assert {"device", "versions", "commit", "date"} <= set(stamp), path
+
+
+def test_gpu_script_runs_to_its_end_without_a_gpu(tmp_path):
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU here: the script itself is the test")
+    run = subprocess.run(
+        [sys.executable, "-m", "benchmarks.gpu", "--out", str(tmp_path)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stderr
+    skipped = json.loads((tmp_path / "gpu.json").read_text())["skipped"]
+    assert {"correctness", "aggregation", "scoring"} <= {s["name"] for s in skipped}
+
+
+def test_device_name_is_a_folder_name():
+    assert re.fullmatch(r"[a-z0-9-]+", machine.device_name())
