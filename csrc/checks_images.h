@@ -11,8 +11,7 @@ namespace gag_fast {
 inline void check_images(const Tensor& images, const char* op) {
   STD_TORCH_CHECK(images.dim() == 4, op, ": images must be [B,C,H,W], got ", images.dim(),
                   " dimensions");
-  STD_TORCH_CHECK(is_accumulator(images.scalar_type()), op,
-                  ": images must be float32 or float64");
+  STD_TORCH_CHECK(is_accumulator(images.scalar_type()), op, ": images must be float32 or float64");
   for (int64_t d = 1; d < 4; ++d) {
     STD_TORCH_CHECK(images.size(d) > 0, op, ": images has an empty axis ", d);
   }
@@ -53,9 +52,8 @@ inline void check_compose(const Tensor& out, const Tensor& sources, const Tensor
                           const Tensor& ranks, const Tensor& slots, bool out_is_dense) {
   const char* op = "compose_";
   STD_TORCH_CHECK(out.dim() == 4, op, ": out must be [N,C,H,W], got ", out.dim(), " dimensions");
-  STD_TORCH_CHECK(
-      out.scalar_type() == ScalarType::Float || out.scalar_type() == ScalarType::Half, op,
-      ": out must be float32 or float16");
+  STD_TORCH_CHECK(out.scalar_type() == ScalarType::Float || out.scalar_type() == ScalarType::Half,
+                  op, ": out must be float32 or float16");
   STD_TORCH_CHECK(out_is_dense, op, ": out must be contiguous or channels_last");
   STD_TORCH_CHECK(sources.dim() == 4 && sources.scalar_type() == ScalarType::Float, op,
                   ": sources must be float32 [S,C,H,W], got ", sources.dim(), " dimensions");
@@ -64,8 +62,8 @@ inline void check_compose(const Tensor& out, const Tensor& sources, const Tensor
                     " in sources, ", out.size(d), " in out");
   }
   const int64_t pixels = out.size(2) * out.size(3);
-  STD_TORCH_CHECK(pixels < (int64_t{1} << 31), op, ": an image may have fewer than 2^31 pixels, got ",
-                  pixels);
+  STD_TORCH_CHECK(pixels < (int64_t{1} << 31), op,
+                  ": an image may have fewer than 2^31 pixels, got ", pixels);
   check_vector(fill, ScalarType::Float, out.size(1), "fill", "float32", op);
   STD_TORCH_CHECK(ranks.dim() == 2 && ranks.scalar_type() == ScalarType::Int &&
                       ranks.size(1) == pixels && ranks.is_contiguous(),

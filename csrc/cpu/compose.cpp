@@ -1,5 +1,8 @@
-// compose_ on the CPU: threads share blocks of pixels of the masked copies; a block is one vectorised
-// select per channel (contiguous) or one in all (channels_last, ranks repeated for each channel).
+// compose_ on the CPU: threads share blocks of pixels of the masked copies; a block is one
+// vectorised select per channel (contiguous) or one in all (channels_last, ranks repeated for each
+// channel).
+#include "math/compose.h"
+
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
@@ -12,7 +15,6 @@
 
 #include "checks_images.h"
 #include "cpu/elementwise.h"
-#include "math/compose.h"
 #include "strided.h"
 
 namespace gag_fast {
@@ -122,6 +124,4 @@ void compose_(Tensor out, const Tensor& sources, const Tensor& fill, const Tenso
 }  // namespace
 }  // namespace gag_fast
 
-STABLE_TORCH_LIBRARY_IMPL(gag_fast, CPU, m) {
-  m.impl("compose_", TORCH_BOX(&gag_fast::compose_));
-}
+STABLE_TORCH_LIBRARY_IMPL(gag_fast, CPU, m) { m.impl("compose_", TORCH_BOX(&gag_fast::compose_)); }

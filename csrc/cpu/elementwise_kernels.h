@@ -18,8 +18,8 @@ void normals(NoiseStream stream, int64_t first_quad, int64_t quads, float* __res
   const uint32_t first = static_cast<uint32_t>(first_quad);
   const int32_t count = static_cast<int32_t>(quads);
   for (int32_t i = 0; i < count; ++i) {
-    const Normal4 n = normal4(stream.seed, stream.key, stream.sample,
-                              first + static_cast<uint32_t>(i));
+    const Normal4 n =
+        normal4(stream.seed, stream.key, stream.sample, first + static_cast<uint32_t>(i));
     z[4 * i] = n.z[0];
     z[4 * i + 1] = n.z[1];
     z[4 * i + 2] = n.z[2];
@@ -69,8 +69,7 @@ void noise_last(const T* image, float std, NoiseStream stream, int64_t channels,
       run[c % 3] = scratch + skip;
       if (channels == 3) continue;
       for (int64_t i = 0; i < count; ++i) {
-        to[i * channels + c] =
-            from[i * channels + c] + static_cast<T>(std * run[c % 3][i]);
+        to[i * channels + c] = from[i * channels + c] + static_cast<T>(std * run[c % 3][i]);
       }
     }
     if (channels == 3) add_three(from, std, run[0], run[1], run[2], count, to);
@@ -107,8 +106,9 @@ void convert(const float* __restrict values, int64_t n, uint16_t* __restrict out
 }
 
 constexpr ElementwiseKernels kKernels = {
-    noise<float>,  noise<double>,  noise_last<float>,   noise_last<double>, hash<float>,
-    hash<double>,  select<float>,  select<uint16_t>,    convert,
+    noise<float>,       noise<double>,    noise_last<float>,
+    noise_last<double>, hash<float>,      hash<double>,
+    select<float>,      select<uint16_t>, convert,
 };
 
 }  // namespace

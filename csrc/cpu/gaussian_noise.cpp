@@ -1,5 +1,5 @@
-// gaussian_noise on the CPU: threads share chunks of the noisy copies. Each element is a function of
-// its own numbers (math/normal.h), so how the work is cut has no influence on the result.
+// gaussian_noise on the CPU: threads share chunks of the noisy copies. Each element is a function
+// of its own numbers (math/normal.h), so how the work is cut has no influence on the result.
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>

@@ -5,8 +5,8 @@
 
 #include <algorithm>
 #include <atomic>
+#include <functional>
 #include <limits>
-#include <optional>
 #include <vector>
 
 #include "checks.h"
@@ -27,6 +27,8 @@ struct Job {
   A* out;              // [k, B, HW] or, keep_channels, [k, B, C, HW]
   int64_t k_stride;    // elements between two percents' results
   int64_t map_values;  // HW or C * HW
+
+  A* map(int64_t j, int64_t b) const { return out + j * k_stride + b * map_values; }
 };
 
 // One image's planar statistics and what else its maps need, all reused from image to image.
@@ -83,81 +85,107 @@ void find_thresholds(const Job<A>& job, Workspace<A>& work, const std::vector<A*
   });
 }
 
-// Steps after the statistics: thresholds, guide x absgrad and channel sum, min-max.
+// Whether channel c has no place in a map of percent j (README.md, "Not finite").
+template <typename A>
+bool spoils(const Job<A>& job, const Workspace<A>& work, int64_t j, int64_t c) {
+  const unsigned fatal =
+      job.p[j] == 0.0 ? kAbsmeanNotFinite : kAbsmeanNotFinite | kVarianceNotFinite;
+  return (work.taint[c] & fatal) != 0;
+}
+
+// nullptr where p = 0 makes the guide 1 whatever the variance.
+template <typename A>
+const A* guiding_variance(const Job<A>& job, const Workspace<A>& work, int64_t j) {
+  return job.p[j] == 0.0 ? nullptr : work.variance;
+}
+
+// channels="keep": guide x absgrad of every channel.
 template <typename A, typename Loop>
-void write_maps(const Job<A>& job, int64_t b, Workspace<A>& work, const std::vector<A*>& scratch,
+void write_channels(const Job<A>& job, int64_t b, Workspace<A>& work, const Loop& loop) {
+  const int64_t k = static_cast<int64_t>(job.p.size());
+  loop.items(k * job.C, [&](int64_t item) {
+    const int64_t j = item / job.C, c = item % job.C;
+    A* row = job.map(j, b) + c * job.HW;
+    if (spoils(job, work, j, c)) {
+      std::fill(row, row + job.HW, std::numeric_limits<A>::quiet_NaN());
+      return;
+    }
+    A low = std::numeric_limits<A>::infinity(), high = -low;  // not asked for
+    const A* variance = guiding_variance(job, work, j);
+    aggregate_kernels<A>().blend(variance ? variance + c * job.HW : nullptr,
+                                 work.absmean + c * job.HW, job.HW, 1, job.HW,
+                                 &work.threshold[item], row, &low, &high);
+  });
+}
+
+// Lets `value` replace `extreme` where it is further out; in any order, from any thread.
+template <typename A, typename Further>
+void widen(A& extreme, A value, Further further) {
+  std::atomic_ref<A> shared(extreme);
+  A seen = shared.load();
+  while (further(value, seen) && !shared.compare_exchange_weak(seen, value)) {
+  }
+}
+
+// channels="sum": guide x absgrad, added over channels, and each map's range.
+template <typename A, typename Loop>
+void write_sums(const Job<A>& job, int64_t b, Workspace<A>& work, const std::vector<char>& spoiled,
                 const Loop& loop) {
-  const AggregateKernels<A>& kernels = aggregate_kernels<A>();
   constexpr A kInfinity = std::numeric_limits<A>::infinity();
-  constexpr A kNaN = std::numeric_limits<A>::quiet_NaN();
   constexpr int64_t kBlock = 1024;  // pixels whose statistics stay in L1 from percent to percent
   const int64_t k = static_cast<int64_t>(job.p.size());
-  if (job.need_variance) find_thresholds(job, work, scratch, loop);
-
-  const auto spoils = [&](int64_t j, int64_t c) {
-    return (work.taint[c] &
-            (job.p[j] == 0.0 ? kAbsmeanNotFinite : kAbsmeanNotFinite | kVarianceNotFinite)) != 0;
-  };
-  const auto map_of = [&](int64_t j) { return job.out + j * job.k_stride + b * job.map_values; };
-  const auto variance_for = [&](int64_t j) { return job.p[j] == 0.0 ? nullptr : work.variance; };
-
-  if (job.keep_channels) {
-    loop.items(k * job.C, [&](int64_t item) {
-      const int64_t j = item / job.C, c = item % job.C;
-      A* row = map_of(j) + c * job.HW;
-      if (spoils(j, c)) {
-        std::fill(row, row + job.HW, kNaN);
-        return;
-      }
-      A low = kInfinity, high = -kInfinity;
-      const A* variance = variance_for(j);
-      kernels.blend(variance ? variance + c * job.HW : nullptr, work.absmean + c * job.HW, job.HW,
-                    1, job.HW, &work.threshold[j * job.C + c], row, &low, &high);
-    });
-    return;
-  }
-
-  std::vector<char> spoiled(k, 0);
-  for (int64_t j = 0; j < k; ++j) {
-    work.low[j] = kInfinity, work.high[j] = -kInfinity;
-    for (int64_t c = 0; c < job.C; ++c) spoiled[j] |= spoils(j, c);
-  }
+  std::fill(work.low.begin(), work.low.end(), kInfinity);
+  std::fill(work.high.begin(), work.high.end(), -kInfinity);
   loop.pixels(job.HW, [&](int64_t begin, int64_t end) {
     std::vector<A> low(k, kInfinity), high(k, -kInfinity);
     for (int64_t at = begin; at < end; at += kBlock) {
       const int64_t length = std::min(kBlock, end - at);
       for (int64_t j = 0; j < k; ++j) {
         if (spoiled[j]) continue;
-        const A* variance = variance_for(j);
-        kernels.blend(variance ? variance + at : nullptr, work.absmean + at, job.HW, job.C, length,
-                      &work.threshold[j * job.C], map_of(j) + at, &low[j], &high[j]);
+        const A* variance = guiding_variance(job, work, j);
+        aggregate_kernels<A>().blend(variance ? variance + at : nullptr, work.absmean + at, job.HW,
+                                     job.C, length, &work.threshold[j * job.C], job.map(j, b) + at,
+                                     &low[j], &high[j]);
       }
     }
     for (int64_t j = 0; j < k; ++j) {
-      // Minima and maxima do not depend on the order they are found in.
-      std::atomic_ref<A> lowest(work.low[j]), highest(work.high[j]);
-      A seen = lowest.load();
-      while (low[j] < seen && !lowest.compare_exchange_weak(seen, low[j])) {
-      }
-      seen = highest.load();
-      while (high[j] > seen && !highest.compare_exchange_weak(seen, high[j])) {
-      }
+      widen(work.low[j], low[j], std::less<A>{});
+      widen(work.high[j], high[j], std::greater<A>{});
     }
   });
+}
+
+// Min-max of the sums, where that is asked for and they have a range.
+template <typename A, typename Loop>
+void finish_sums(const Job<A>& job, int64_t b, Workspace<A>& work, const std::vector<char>& spoiled,
+                 const Loop& loop) {
   loop.pixels(job.HW, [&](int64_t begin, int64_t end) {
-    for (int64_t j = 0; j < k; ++j) {
-      A* map = map_of(j);
-      // A channel sum that overflowed has no min-max either.
-      const bool no_range = job.normalize && !(work.high[j] < kInfinity);
-      if (spoiled[j] || no_range) {
-        std::fill(map + begin, map + end, kNaN);
+    for (int64_t j = 0; j < static_cast<int64_t>(job.p.size()); ++j) {
+      A* map = job.map(j, b);
+      const bool overflowed = !(work.high[j] < std::numeric_limits<A>::infinity());
+      if (spoiled[j] || (job.normalize && overflowed)) {
+        std::fill(map + begin, map + end, std::numeric_limits<A>::quiet_NaN());
       } else if (job.normalize && work.low[j] == work.high[j]) {
         std::fill(map + begin, map + end, A(0));
       } else if (job.normalize) {
-        kernels.normalise(map + begin, end - begin, work.low[j], work.high[j]);
+        aggregate_kernels<A>().normalise(map + begin, end - begin, work.low[j], work.high[j]);
       }
     }
   });
+}
+
+// The steps after the statistics.
+template <typename A, typename Loop>
+void write_maps(const Job<A>& job, int64_t b, Workspace<A>& work, const std::vector<A*>& scratch,
+                const Loop& loop) {
+  if (job.need_variance) find_thresholds(job, work, scratch, loop);
+  if (job.keep_channels) return write_channels(job, b, work, loop);
+  std::vector<char> spoiled(job.p.size(), 0);
+  for (size_t j = 0; j < spoiled.size(); ++j) {
+    for (int64_t c = 0; c < job.C; ++c) spoiled[j] |= spoils(job, work, j, c);
+  }
+  write_sums(job, b, work, spoiled, loop);
+  finish_sums(job, b, work, spoiled, loop);
 }
 
 // Runs job over all images. statistics(b, begin, end, work, taint) fills the workspace for a pixel

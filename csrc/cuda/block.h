@@ -9,8 +9,8 @@
 //
 // Nothing lives across phases in a thread's own variables: what one phase leaves to the next is in
 // shared or global memory. Control flow between phases is the same for the whole block, so it
-// depends on launch parameters, on block.index(), on what `arrive` returned or on global memory that
-// nobody changes any more.
+// depends on launch parameters, on block.index(), on what `arrive` returned or on global memory
+// that nobody changes any more.
 //
 // This file holds the block of a GPU, where a phase is the thread's own code and __syncthreads().
 // emulation/block.h holds the block of the tests, where a phase is a loop over all threads, in any
@@ -23,8 +23,9 @@
 //   watched(pointer)      the same pointer, and the emulation watches accesses through it: for
 //                         global memory by which threads or blocks speak to one another
 //   atomic_add, atomic_or, atomic_max(pointer, value)   shared or global; add returns the old value
-//   fresh(pointer)        reads global memory that another block may have written: past the L1 cache
-//   arrive(counter, n)    a release, a count, an acquire: true in the last of n blocks to call it,
+//   fresh(pointer)        reads global memory that another block may have written: past the L1
+//   cache arrive(counter, n)    a release, a count, an acquire: true in the last of n blocks to
+//   call it,
 //                         which then sees what the others wrote before. After a phase
 #pragma once
 

@@ -1,5 +1,5 @@
-// compose_ on CUDA: one thread per four neighbours in memory. Ranks and sources are small beside the
-// masked copies and stay in the second-level cache, so the traffic is one write of the output.
+// compose_ on CUDA: one thread per four neighbours in memory. Ranks and sources are small beside
+// the masked copies and stay in the second-level cache, so the traffic is one write of the output.
 //
 // The slots are on the device: their indexes are checked before the upload (gag_fast/perturb.py);
 // checking here would synchronise. A slot out of range gives a copy of NaN.
@@ -16,17 +16,16 @@ namespace {
 template <typename T, int Width>
 void launch(const CudaScope& scope, Tensor& out, bool last, const Tensor& sources,
             const Tensor& fill, const Tensor& ranks, const Tensor& slots) {
-  const ComposeItem<T, Width> body{
-      sources.const_data_ptr<float>(),
-      fill.const_data_ptr<float>(),
-      ranks.const_data_ptr<int32_t>(),
-      reinterpret_cast<const Slot*>(slots.const_data_ptr<int32_t>()),
-      static_cast<T*>(out.mutable_data_ptr()),
-      sources.size(0),
-      ranks.size(0),
-      static_cast<uint32_t>(out.size(1)),
-      static_cast<uint32_t>(out.size(2) * out.size(3)),
-      last};
+  const ComposeItem<T, Width> body{sources.const_data_ptr<float>(),
+                                   fill.const_data_ptr<float>(),
+                                   ranks.const_data_ptr<int32_t>(),
+                                   reinterpret_cast<const Slot*>(slots.const_data_ptr<int32_t>()),
+                                   static_cast<T*>(out.mutable_data_ptr()),
+                                   sources.size(0),
+                                   ranks.size(0),
+                                   static_cast<uint32_t>(out.size(1)),
+                                   static_cast<uint32_t>(out.size(2) * out.size(3)),
+                                   last};
   launch_items(scope, body, out.size(0), body.items());
 }
 
@@ -60,6 +59,4 @@ void compose_(Tensor out, const Tensor& sources, const Tensor& fill, const Tenso
 }  // namespace
 }  // namespace gag_fast
 
-STABLE_TORCH_LIBRARY_IMPL(gag_fast, CUDA, m) {
-  m.impl("compose_", TORCH_BOX(&gag_fast::compose_));
-}
+STABLE_TORCH_LIBRARY_IMPL(gag_fast, CUDA, m) { m.impl("compose_", TORCH_BOX(&gag_fast::compose_)); }

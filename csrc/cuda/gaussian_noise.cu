@@ -1,6 +1,6 @@
 // gaussian_noise on CUDA: one thread per Philox block, or per four pixels of a channels_last image.
-// The images are small beside the noisy copies and stay in the second-level cache, so the traffic is
-// one write of the output.
+// The images are small beside the noisy copies and stay in the second-level cache, so the traffic
+// is one write of the output.
 #include <torch/csrc/stable/library.h>
 
 #include "checks_images.h"

@@ -1,7 +1,5 @@
 // guided_absgrad and guided_absgrad_from_stats on CUDA: memory and checks. The kernels and their
 // order are in guided_absgrad.h; csrc/README.md has the plan and the bytes.
-#include "cuda/guided_absgrad.h"
-
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
@@ -10,6 +8,7 @@
 
 #include "checks.h"
 #include "cuda/device.h"
+#include "cuda/guided_absgrad.h"
 #include "cuda/launch.h"
 
 namespace gag_fast {
@@ -52,17 +51,17 @@ Tensor guided_absgrad_from_stats(const Tensor& m2, const Tensor& absmean, int64_
   const CudaScope scope(m2, "guided_absgrad_from_stats");
   scope.check_device(absmean, "absmean");
   const int64_t B = m2.size(0), C = m2.size(1), H = m2.size(2), W = m2.size(3);
-  Tensor out = new_maps(m2, m2.scalar_type(), {B, C, H, W}, static_cast<int64_t>(p.size()),
-                        keep_channels);
+  Tensor out =
+      new_maps(m2, m2.scalar_type(), {B, C, H, W}, static_cast<int64_t>(p.size()), keep_channels);
   const cuda::Request request{B, C, H * W, count, std::move(p), normalize, keep_channels};
   cuda::GpuDevice device(scope);
   const auto run = [&]<typename A>(A) {
     const cuda::Workspace plan = cuda::plan_workspace<A>(request, false);
     Tensor memory = workspace(m2, plan.bytes);
-    cuda::guided_absgrad_from_stats_on(
-        device, static_cast<const A*>(m2.const_data_ptr()),
-        static_cast<const A*>(absmean.const_data_ptr()), request, plan, memory.mutable_data_ptr(),
-        static_cast<A*>(out.mutable_data_ptr()));
+    cuda::guided_absgrad_from_stats_on(device, static_cast<const A*>(m2.const_data_ptr()),
+                                       static_cast<const A*>(absmean.const_data_ptr()), request,
+                                       plan, memory.mutable_data_ptr(),
+                                       static_cast<A*>(out.mutable_data_ptr()));
   };
   if (m2.scalar_type() == ScalarType::Double) {
     run(double{});

@@ -41,8 +41,8 @@ struct Request {
   bool ranges() const { return normalize && !keep_channels; }
 };
 
-// Byte offsets in one workspace (its start a multiple of 256, as torch's allocator gives). Everything
-// before `zeroed` must be 0 at the start.
+// Byte offsets in one workspace (its start a multiple of 256, as torch's allocator gives).
+// Everything before `zeroed` must be 0 at the start.
 struct Workspace {
   int64_t histogram, taint, found, arrived, range, zeroed;
   int64_t thresholds, candidates, m2, sum, bytes;
@@ -89,15 +89,15 @@ void launch(Device& device, const Kernel& kernel, int64_t blocks) {
 }
 
 // Tiles for `groups` groups of `elements`. A block takes several tiles when there are many, to
-// spread what it pays once (clearing and flushing counts); never so many that the device's last wave
-// of blocks is a long one.
+// spread what it pays once (clearing and flushing counts); never so many that the device's last
+// wave of blocks is a long one.
 template <typename Device>
 Tiles make_tiles(Device& device, int64_t groups, int64_t elements, int64_t per_tile) {
   constexpr int64_t kMostRounds = 8, kBlocksPerMultiprocessor = 16;
   const int64_t tiles = divide_up(elements, per_tile);
   const int64_t enough = kBlocksPerMultiprocessor * device.multiprocessors();
-  const int64_t rounds = std::clamp<int64_t>(groups * tiles / enough, 1,
-                                             std::min<int64_t>(kMostRounds, tiles));
+  const int64_t rounds =
+      std::clamp<int64_t>(groups * tiles / enough, 1, std::min<int64_t>(kMostRounds, tiles));
   return {elements, static_cast<uint32_t>(divide_up(tiles, rounds)), static_cast<int>(rounds)};
 }
 
@@ -109,7 +109,8 @@ void check_sizes(const Stack<S>& stack) {
   }
 }
 
-// ---- the stages ----------------------------------------------------------------------------------
+// ---- the stages
+// ----------------------------------------------------------------------------------
 
 // Launches a kernel that reads the stack; `rest` are its members after stack and tiles.
 template <template <typename, Layout> class Kernel, Layout kLayout, typename S, typename Device,
@@ -155,8 +156,7 @@ void launch_selection(Device& device, const Request& request, const Workspace& w
   kernel.candidates = at_offset<Key<A>>(workspace, w.candidates);
   kernel.threshold_stride = request.percents();
   kernel.pixels = static_cast<uint32_t>(request.pixels);
-  kernel.parts = static_cast<uint32_t>(
-      long_rows ? parts_of_row(device, rows, request.pixels) : 1);
+  kernel.parts = static_cast<uint32_t>(long_rows ? parts_of_row(device, rows, request.pixels) : 1);
   kernel.freedom = static_cast<A>(request.count - 1);
   for (int64_t first = 0; first < request.percents(); first += kMostPercents) {
     const int64_t counters = first / kMostPercents * rows * 4;
@@ -229,7 +229,8 @@ RowSummary row_summary(const Request& request, const Workspace& w, void* workspa
           at_offset<uint32_t>(workspace, w.taint)};
 }
 
-// ---- the operators -------------------------------------------------------------------------------
+// ---- the operators
+// -------------------------------------------------------------------------------
 
 // guided_absgrad. `out` is [k,B,HW] or, keep_channels, [k,B,C,HW].
 template <typename S, typename Device>
@@ -247,11 +248,9 @@ void guided_absgrad_on(Device& device, const Stack<S>& stack, const Request& req
 
 // guided_absgrad_from_stats: m2 and sum [B,C,HW], contiguous.
 template <typename A, typename Device>
-void guided_absgrad_from_stats_on(Device& device, const A* m2, const A* sum,
-                                  const Request& request, const Workspace& w, void* workspace,
-                                  A* out) {
-  const Tiles tiles =
-      make_tiles(device, request.rows(), request.pixels, Summarise<A>::kThreads);
+void guided_absgrad_from_stats_on(Device& device, const A* m2, const A* sum, const Request& request,
+                                  const Workspace& w, void* workspace, A* out) {
+  const Tiles tiles = make_tiles(device, request.rows(), request.pixels, Summarise<A>::kThreads);
   device.zero(workspace, w.zeroed);
   launch(device, Summarise<A>{m2, sum, tiles, row_summary<A>(request, w, workspace)},
          request.rows() * tiles.blocks);

@@ -10,9 +10,8 @@ namespace gag_fast {
 namespace {
 
 template <typename T>
-__global__ void __launch_bounds__(kThreads) sum_hashes(HashItem<T> hash, int64_t copies,
-                                                       uint32_t last_item,
-                                                       unsigned long long* keys) {
+__global__ void __launch_bounds__(kThreads)
+    sum_hashes(HashItem<T> hash, int64_t copies, uint32_t last_item, unsigned long long* keys) {
   for (int64_t copy = blockIdx.y; copy < copies; copy += gridDim.y) {
     unsigned long long sum = 0;
     for (int64_t item = blockIdx.x * int64_t{blockDim.x} + threadIdx.x; item <= last_item;
@@ -38,8 +37,8 @@ void launch(const CudaScope& scope, const Tensor& images, unsigned long long* ke
   const unsigned rows = static_cast<unsigned>(B < 65535 ? B : 65535);
   // Eight elements a thread, to pay for the reduction.
   const dim3 grid(scope.blocks((elements + 7) / 8), rows);
-  sum_hashes<T><<<grid, kThreads, 0, scope.stream()>>>(
-      hash, B, static_cast<uint32_t>(elements - 1), keys);
+  sum_hashes<T>
+      <<<grid, kThreads, 0, scope.stream()>>>(hash, B, static_cast<uint32_t>(elements - 1), keys);
   scope.check_launch();
 }
 

@@ -69,8 +69,8 @@ class CudaScope {
 
 // body(copy, item) for every copy and item (csrc/math/items.h), both grid-stride.
 template <typename Body>
-__global__ void __launch_bounds__(kThreads) for_each_item(Body body, int64_t copies,
-                                                          uint32_t items) {
+__global__ void __launch_bounds__(kThreads)
+    for_each_item(Body body, int64_t copies, uint32_t items) {
   for (int64_t copy = blockIdx.y; copy < copies; copy += gridDim.y) {
     for (int64_t item = blockIdx.x * int64_t{blockDim.x} + threadIdx.x; item < items;
          item += int64_t{gridDim.x} * blockDim.x) {

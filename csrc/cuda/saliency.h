@@ -132,8 +132,7 @@ struct ChannelSum {
               range.inverted_low = ~key > range.inverted_low ? ~key : range.inverted_low;
             }
           }
-          store_lanes<false>(maps + ((first + g) * images + image) * from.pixels + pixel,
-                              total[g]);
+          store_lanes<false>(maps + ((first + g) * images + image) * from.pixels + pixel, total[g]);
         }
         if (ranges) {
           keys[(2 * g) * kThreads + t] = range.inverted_low;
@@ -166,7 +165,8 @@ struct ChannelSum {
   }
 };
 
-// Guide x absgrad of every channel, [percents, rows, pixels]: channels="keep". Tainted rows are NaN.
+// Guide x absgrad of every channel, [percents, rows, pixels]: channels="keep". Tainted rows are
+// NaN.
 template <typename A, int kLanes>
 struct EachChannel {
   static constexpr int kThreads = 256;
@@ -211,8 +211,8 @@ struct EachChannel {
   }
 };
 
-// Min-max of each map, in place: (x - low) / (high - low), zeros where all values are equal. Tainted
-// maps stay NaN; a channel sum that overflowed has no min-max either.
+// Min-max of each map, in place: (x - low) / (high - low), zeros where all values are equal.
+// Tainted maps stay NaN; a channel sum that overflowed has no min-max either.
 template <typename A, int kLanes>
 struct Normalise {
   static constexpr int kThreads = 256;

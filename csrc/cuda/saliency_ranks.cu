@@ -1,7 +1,7 @@
 // saliency_ranks on CUDA: one stable radix sort (CUB) of all maps together, which fills the device
-// where a sort per map would not. The map's number is the upper half of a float32 map's sort key; the
-// keys of float64 maps fill the word, so a second stable sort, by map, follows. Deterministic: equal
-// keys keep the order of their pixels.
+// where a sort per map would not. The map's number is the upper half of a float32 map's sort key;
+// the keys of float64 maps fill the word, so a second stable sort, by map, follows. Deterministic:
+// equal keys keep the order of their pixels.
 #include <torch/csrc/stable/library.h>
 
 #include <cub/device/device_radix_sort.cuh>

@@ -1,12 +1,12 @@
-// Kernel that finds, for every row and percent, the one order statistic of the variance that decides
-// the guide (math/percentile.h). Exact radix selection on integer keys: no sort, the same answer in
-// whatever order threads and blocks run. Torch-free; see block.h for how it is written.
+// Kernel that finds, for every row and percent, the one order statistic of the variance that
+// decides the guide (math/percentile.h). Exact radix selection on integer keys: no sort, the same
+// answer in whatever order threads and blocks run. Torch-free; see block.h for how it is written.
 //
 // Long rows: the statistics kernel has counted the first digits, so each block knows for each
-// percent which of 2048 bins its order statistic is in. The row's blocks read the row once (from the
-// L2 cache, where it was just written) and keep the keys in those bins, a few percent of the row:
-// the candidates. The last block to finish a row selects among the candidates, ten bits at a time.
-// Short rows are their own candidates.
+// percent which of 2048 bins its order statistic is in. The row's blocks read the row once (from
+// the L2 cache, where it was just written) and keep the keys in those bins, a few percent of the
+// row: the candidates. The last block to finish a row selects among the candidates, ten bits at a
+// time. Short rows are their own candidates.
 #pragma once
 
 #include <cstdint>
@@ -42,7 +42,7 @@ struct Selection {
 
   static constexpr int kDigitBits = 10;
   static constexpr int kBins = 1 << kDigitBits;
-  static constexpr int kChunk = 32;   // bins that one thread adds up
+  static constexpr int kChunk = 32;    // bins that one thread adds up
   static constexpr int kTogether = 8;  // percents whose histograms are made in one go
   static constexpr int kRestBits = KeyOf<A>::bits - kFirstDigitBits;
   static constexpr int kInFlight = 8;
@@ -103,8 +103,8 @@ struct Selection {
   }
 
  private:
-  // Which bin holds the element of rank `rank` (0 = smallest) of those counted; leaves in `rank` its
-  // rank within the bin. No early exit, so the reads of shared memory overlap.
+  // Which bin holds the element of rank `rank` (0 = smallest) of those counted; leaves in `rank`
+  // its rank within the bin. No early exit, so the reads of shared memory overlap.
   template <typename Counts, typename Sums>
   GAG_BODY static uint32_t bin_of(Counts counts, Sums sums, int chunks, uint32_t& rank) {
     uint32_t before = 0, seen = 0;
@@ -236,8 +236,7 @@ struct Selection {
     auto prefixes = block.template shared<K>(kPrefixes);
     auto ranks = block.template shared<uint32_t>(kRanks);
     for (int first = 0; first < percents.count; first += kTogether) {
-      const int together =
-          percents.count - first < kTogether ? percents.count - first : kTogether;
+      const int together = percents.count - first < kTogether ? percents.count - first : kTogether;
       for (int shift = bits; shift > 0;) {
         const int width = shift < kDigitBits ? shift : kDigitBits;
         shift -= width;

@@ -14,7 +14,8 @@
 
 namespace gag_fast::cuda {
 
-// ---- element types, as their bits ----------------------------------------------------------------
+// ---- element types, as their bits
+// ----------------------------------------------------------------
 
 struct Float16 {
   uint16_t bits;
@@ -51,7 +52,8 @@ GAG_BODY float widen(Float16 x) {
 #endif
 }
 
-// ---- several neighbours at once ------------------------------------------------------------------
+// ---- several neighbours at once
+// ------------------------------------------------------------------
 
 template <typename T>
 inline constexpr int kWide = 16 / static_cast<int>(sizeof(T));
@@ -115,7 +117,8 @@ GAG_BODY void store_lanes(T* to, const Lanes<T, kLanes>& values) {
 #endif
 }
 
-// ---- where the elements lie ----------------------------------------------------------------------
+// ---- where the elements lie
+// ----------------------------------------------------------------------
 
 // [B,n,C,H,W] with any strides (in elements).
 template <typename S>
@@ -127,7 +130,8 @@ struct Stack {
 
 // How the threads share the elements of one sample of one image.
 //   kPlanes       each channel is dense (NCHW): a thread owns consecutive pixels of one channel
-//   kInterleaved  channels innermost (channels_last): a thread owns consecutive elements, so several
+//   kInterleaved  channels innermost (channels_last): a thread owns consecutive elements, so
+//   several
 //                 channels of one or two pixels; for few channels (kMostInterleaved)
 //   kScattered    anything else, or dense but not in multiples of 16 bytes: one element per thread
 enum class Layout { kPlanes, kInterleaved, kScattered };
@@ -157,8 +161,7 @@ Layout layout_of(const Stack<S>& s) {
   }
   if (s.channels <= kMostInterleaved && is(s.channels, s.channel_stride, 1) &&
       is(s.width, s.column_stride, s.channels) &&
-      is(s.height, s.row_stride, s.channels * s.width) &&
-      pixels * s.channels % kWide<S> == 0) {
+      is(s.height, s.row_stride, s.channels * s.width) && pixels * s.channels % kWide<S> == 0) {
     return Layout::kInterleaved;
   }
   return Layout::kScattered;

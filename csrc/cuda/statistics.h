@@ -25,8 +25,8 @@ GAG_BODY uint32_t first_digit(Key<A> key) {
 // What a row's gradients hold that is not a number or is infinite (the policy: csrc/README.md).
 enum Taint : uint32_t { kAbsgradNotFinite = 1, kVarianceNotFinite = 2 };
 
-// Per row: counts of first digits of m2 [rows, kFirstBins] (null: do not count) and Taint bits. Zero
-// at launch. m2 orders as the variance does: dividing by n - 1 keeps <=.
+// Per row: counts of first digits of m2 [rows, kFirstBins] (null: do not count) and Taint bits.
+// Zero at launch. m2 orders as the variance does: dividing by n - 1 keeps <=.
 struct RowSummary {
   uint32_t* histogram;
   uint32_t* taint;
@@ -60,8 +60,8 @@ class SharedSummary {
 
   template <typename A>
   GAG_BODY void add(int row, A m2, A sum) {
-    const uint32_t taint = (not_finite(sum) ? kAbsgradNotFinite : 0u) |
-                           (not_finite(m2) ? kVarianceNotFinite : 0u);
+    const uint32_t taint =
+        (not_finite(sum) ? kAbsgradNotFinite : 0u) | (not_finite(m2) ? kVarianceNotFinite : 0u);
     if (taint) block_.atomic_or(taint_ + row, taint);
     if (to_.histogram) {
       block_.atomic_add(bins_ + (row * kFirstBins + first_digit<A>(order_key(m2))), 1u);
@@ -88,8 +88,8 @@ class SharedSummary {
   decltype(std::declval<Block&>().template shared<uint32_t>(0)) taint_, bins_;
 };
 
-// 1 / (samples so far) for each sample of the stack. The first kInverses are in shared memory, so that
-// no thread divides in the hot loop.
+// 1 / (samples so far) for each sample of the stack. The first kInverses are in shared memory, so
+// that no thread divides in the hot loop.
 inline constexpr int kInverses = 512;
 
 template <typename A, typename Table>
@@ -103,8 +103,8 @@ struct Inverses {
   }
 };
 
-// kInFlight loads are issued before the first is used: 256 threads x 4 x 16 bytes, several blocks deep,
-// hide the memory's delay.
+// kInFlight loads are issued before the first is used: 256 threads x 4 x 16 bytes, several blocks
+// deep, hide the memory's delay.
 inline constexpr int kInFlight = 4;
 
 // Loads sample `first` and up to kMany - 1 after it, as far as they exist, and hands each one to
@@ -126,17 +126,16 @@ GAG_BODY void each_of_few(const S* from, int64_t stride, int count, Body body) {
 template <typename S, int kLanes, typename Table>
 GAG_BODY int start_samples(Moments<Accumulator<S>> (&state)[kLanes], const S* stack, int64_t stride,
                            int samples, const Inverses<Accumulator<S>, Table>& inverses) {
-  each_of_few<S, kLanes, kInFlight>(
-      stack, stride, samples, [&](int u, const Lanes<S, kLanes>& g) {
-        GAG_UNROLL
-        for (int l = 0; l < kLanes; ++l) {
-          if (u == 0) {
-            first_sample(state[l], widen(g.lane[l]));
-          } else {
-            next_sample(state[l], widen(g.lane[l]), static_cast<Accumulator<S>>(inverses.table[u]));
-          }
-        }
-      });
+  each_of_few<S, kLanes, kInFlight>(stack, stride, samples, [&](int u, const Lanes<S, kLanes>& g) {
+    GAG_UNROLL
+    for (int l = 0; l < kLanes; ++l) {
+      if (u == 0) {
+        first_sample(state[l], widen(g.lane[l]));
+      } else {
+        next_sample(state[l], widen(g.lane[l]), static_cast<Accumulator<S>>(inverses.table[u]));
+      }
+    }
+  });
   return samples < kInFlight ? samples : kInFlight;
 }
 
@@ -302,9 +301,8 @@ struct Statistics {
         });
       });
     });
-    block.last_phase([&](int t) {
-      summary.flush(t, kThreads, static_cast<int64_t>(group) * own_rows);
-    });
+    block.last_phase(
+        [&](int t) { summary.flush(t, kThreads, static_cast<int64_t>(group) * own_rows); });
   }
 };
 

@@ -1,6 +1,6 @@
-// Bodies of the element-wise CUDA kernels: what one thread does for one item of one copy. Torch-free
-// and host + device, so the tests run this very source on the CPU, looping over copies and items
-// (tests/ops/items.cpp), and a GPU only confirms.
+// Bodies of the element-wise CUDA kernels: what one thread does for one item of one copy.
+// Torch-free and host + device, so the tests run this very source on the CPU, looping over copies
+// and items (tests/ops/items.cpp), and a GPU only confirms.
 //
 // A copy is one image of the output; its items are counted in 32 bits, for 64-bit division is slow
 // on GPUs.
@@ -40,8 +40,8 @@ struct HashItem {
   }
 };
 
-// gaussian_noise: image + std * normal for four elements (planar) or for all channels of four pixels
-// (channels_last) of noisy copy `copy`.
+// gaussian_noise: image + std * normal for four elements (planar) or for all channels of four
+// pixels (channels_last) of noisy copy `copy`.
 template <typename T>
 struct NoiseItem {
   const T* images;
@@ -132,7 +132,8 @@ GAG_HD uint64_t sort_key(float value, int64_t map) {
 }
 GAG_HD uint64_t sort_key(double value, int64_t) { return descending_key(value); }
 
-// compose_: `Width` neighbours in memory of masked copy `copy`. Sources lie in memory as `out` does.
+// compose_: `Width` neighbours in memory of masked copy `copy`. Sources lie in memory as `out`
+// does.
 template <typename T, int Width>
 struct ComposeItem {
   const float* sources;

@@ -5,8 +5,8 @@
 //   z0 = r cos(a), z1 = r sin(a), r = sqrt(-2 ln u), u in (0, 1) of 31 bits, a of 32 bits
 //
 // The integers are never squeezed into one float first, which would cost the digits of ln u near
-// u = 1 and the tail: the two ends of u are measured from their own end. |z| reaches 6.66; the error
-// against the same formula in float64 stays below 1e-6 (tests/ops/test_noise.py).
+// u = 1 and the tail: the two ends of u are measured from their own end. |z| reaches 6.66; the
+// error against the same formula in float64 stays below 1e-6 (tests/ops/test_noise.py).
 //
 // The polynomials are minimax fits, those of S. L. Moshier's Cephes library (logf, sinf, cosf).
 #pragma once
@@ -65,7 +65,8 @@ GAG_HD float log1p_tail(float r) {
 // sqrt(-2 ln u), u = ((x >> 1) + 1/2) / 2^31.
 GAG_HD float radius(uint32_t x) {
   const uint32_t k = x >> 1;
-  // u >= sqrt(1/2): ln u = ln(1 - v), v = 1 - u = ((2^31 - 1 - k) + 1/2) / 2^31, small and accurate.
+  // u >= sqrt(1/2): ln u = ln(1 - v), v = 1 - u = ((2^31 - 1 - k) + 1/2) / 2^31, small and
+  // accurate.
   const bool upper = k >= 0x5A82799Au;
   const uint32_t from_end = upper ? 0x7FFFFFFFu - k : k;
   const float f = (static_cast<float>(static_cast<int32_t>(from_end)) + 0.5f) * 4.656612873e-10f;
@@ -108,9 +109,9 @@ struct Normal4 {
 
 // The standard normals of elements 4 quad .. 4 quad + 3 of (seed, key, sample).
 GAG_HD Normal4 normal4(uint64_t seed, uint64_t key, uint32_t sample, uint32_t quad) {
-  const Philox4 u = philox4x32_10(quad, sample, static_cast<uint32_t>(key),
-                                  static_cast<uint32_t>(key >> 32), static_cast<uint32_t>(seed),
-                                  static_cast<uint32_t>(seed >> 32));
+  const Philox4 u =
+      philox4x32_10(quad, sample, static_cast<uint32_t>(key), static_cast<uint32_t>(key >> 32),
+                    static_cast<uint32_t>(seed), static_cast<uint32_t>(seed >> 32));
   Normal4 n;
   for (int pair = 0; pair < 2; ++pair) {
     const float r = radius(u.x[2 * pair]);

@@ -1,8 +1,8 @@
 // Philox4x32-10, a counter-based random number generator. Torch-free, host and device.
 //
-// J. K. Salmon, M. A. Moraes, R. O. Dror, D. E. Shaw, "Parallel random numbers: as easy as 1, 2, 3",
-// SC 2011. A bijection of the 128-bit counter chosen by the 64-bit key: no state, so any element of
-// the stream is computed by itself, in any order, by any thread.
+// J. K. Salmon, M. A. Moraes, R. O. Dror, D. E. Shaw, "Parallel random numbers: as easy as 1, 2,
+// 3", SC 2011. A bijection of the 128-bit counter chosen by the 64-bit key: no state, so any
+// element of the stream is computed by itself, in any order, by any thread.
 #pragma once
 
 #include <cstdint>

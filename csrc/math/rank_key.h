@@ -12,7 +12,8 @@ namespace gag_fast {
 GAG_HD uint32_t descending_key(float v) {
   if (v != v) return 0xFFFFFFFFu;
   const uint32_t bits = bits_of(v + 0.0f);  // -0.0 + 0.0 is 0.0
-  // Ascending order of floats: flip the sign bit, and for negative values all others; then inverted.
+  // Ascending order of floats: flip the sign bit, and for negative values all others; then
+  // inverted.
   return (bits & 0x80000000u) ? bits : ~(bits | 0x80000000u);
 }
 

@@ -10,5 +10,5 @@ def emulation(tmp_path_factory):
     if COMPILER is None:
         pytest.skip("no g++ to build the emulation with")
     sanitizers = os.environ.get("GAG_FAST_SANITIZE")
-    extra = ("-g", f"-fsanitize={sanitizers}") if sanitizers else ()
+    extra = (f"-fsanitize={sanitizers}", "-fno-sanitize-recover=all") if sanitizers else ()
     return Emulation(compile_harness(tmp_path_factory.mktemp("emulation"), extra))

@@ -61,7 +61,7 @@ class Report:
 
 @dataclass(frozen=True)
 class Run:
-    """How to run: order of blocks and threads (0 up, 1 down, else shuffled), device size, faults."""
+    """How to run: order of blocks and threads (0 up, 1 down, else shuffled), device, faults."""
 
     order: int = 0
     multiprocessors: int = 4
@@ -80,6 +80,9 @@ def compile_harness(folder: Path, extra: tuple[str, ...] = ()) -> Path:
     return library
 
 
+ORDINARY = Run()
+
+
 class Emulation:
     """The three aggregation operators of CUDA, with torch.ops.gag_fast's arguments, on the CPU."""
 
@@ -87,7 +90,7 @@ class Emulation:
         self._library = ctypes.CDLL(str(library))
         self.report: Report | None = None  # of the last call
 
-    def guided_absgrad(self, grads, p, normalize=True, keep_channels=False, run=Run()):
+    def guided_absgrad(self, grads, p, normalize=True, keep_channels=False, run=ORDINARY):
         """`torch.ops.gag_fast.guided_absgrad` of a [B,n,C,H,W] tensor with any strides."""
         B, _, C, H, W = grads.shape
         dtype = torch.float64 if grads.dtype == torch.float64 else torch.float32
@@ -109,7 +112,7 @@ class Emulation:
         return out
 
     def guided_absgrad_from_stats(
-        self, m2, absmean, count, p, normalize=True, keep_channels=False, run=Run()
+        self, m2, absmean, count, p, normalize=True, keep_channels=False, run=ORDINARY
     ):
         """`torch.ops.gag_fast.guided_absgrad_from_stats`."""
         B, C, H, W = m2.shape
@@ -131,7 +134,7 @@ class Emulation:
         )
         return out
 
-    def gradient_stats_(self, shift, mean, m2, absmean, grads, count, run=Run()):
+    def gradient_stats_(self, shift, mean, m2, absmean, grads, count, run=ORDINARY):
         """`torch.ops.gag_fast.gradient_stats_`."""
         self._call(
             self._library.emulate_gradient_stats,

@@ -7,7 +7,7 @@ emulation also fails on a data race (see test_cuda_faults.py for the proof that 
 import numpy as np
 import pytest
 import torch
-from cuda_emulation import Run
+from cuda_emulation import ORDINARY, Run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -20,7 +20,7 @@ FLOATS = [torch.float32, torch.float64, torch.float16, torch.bfloat16]
 def stack(*shape, dtype=torch.float32, seed=0):
     """Gradients with heavy tails, whose scale and mean differ from pixel to pixel."""
     generator = torch.Generator().manual_seed(seed)
-    B, n, C, H, W = shape
+    B, _, C, H, W = shape
     noise = torch.randn(shape, generator=generator, dtype=torch.float64)
     scale = torch.randn(B, 1, C, H, W, generator=generator, dtype=torch.float64).exp()
     mean = torch.randn(B, 1, C, H, W, generator=generator, dtype=torch.float64)
@@ -60,7 +60,7 @@ def assert_same_bits(left, right):
     assert not differ.any(), f"{int(differ.sum())} of {differ.numel()} values differ"
 
 
-def assert_as_on_cpu(emulation, grads, p, normalize=True, keep_channels=False, run=Run()):
+def assert_as_on_cpu(emulation, grads, p, normalize=True, keep_channels=False, run=ORDINARY):
     out = emulation.guided_absgrad(grads, p, normalize, keep_channels, run=run)
     assert_same_bits(out, OPS.guided_absgrad(grads, p, normalize, keep_channels))
     return out

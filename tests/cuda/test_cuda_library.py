@@ -1,5 +1,7 @@
-"""The CUDA library as built: it loads where torch has CUDA, with or without a GPU, and its operators
-are registered. Skipped where the build had no nvcc."""
+"""The CUDA library as built: it loads where torch has CUDA, with or without a GPU, and registers.
+
+Skipped where the build had no nvcc; what runs a kernel, where there is no GPU.
+"""
 
 import pytest
 import torch

@@ -19,7 +19,7 @@ ROOMS = {
     "aggregate": {"ops", "_inputs"},
     "attribution": {"ops", "_inputs", "aggregate"},
     "explainer": {"attribution", "aggregate", "ops", "_inputs"},
-    "captum_api": {"explainer", "attribution", "aggregate"},
+    "captum_api": {"explainer", "attribution", "aggregate", "_inputs"},
     "quantus_api": {"explainer", "attribution"},
     "models": set(),
     "onnx_metadata": {"models"},

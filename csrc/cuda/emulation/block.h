@@ -2,13 +2,13 @@
 // choose, and a watch over memory reports what a barrier, an atomic or an arrival should have kept
 // apart. Nothing here is part of an installed build.
 //
-// Two threads of a block conflict when, in the same phase, one writes a word that the other reads or
-// writes, unless both use atomics. Two blocks of a launch conflict on a watched global word in the
-// same way, unless the one that came first had arrived at a counter before the other's arrival there
-// was answered "last". Shared memory is watched always, global memory where the body says so.
+// Two threads of a block conflict when, in the same phase, one writes a word that the other reads
+// or writes, unless both use atomics. Two blocks of a launch conflict on a watched global word in
+// the same way, unless the one that came first had arrived at a counter before the other's arrival
+// there was answered "last". Shared memory is watched always, global memory where the body says so.
 //
-// Faults, to prove that the watch sees: `Faults::barrier` = k leaves out the block's k-th barrier as
-// far as the watch is concerned; `Faults::atomics` takes the atomicity from atomics;
+// Faults, to prove that the watch sees: `Faults::barrier` = k leaves out the block's k-th barrier
+// as far as the watch is concerned; `Faults::atomics` takes the atomicity from atomics;
 // `Faults::arrivals` lets arrivals order nothing.
 #pragma once
 
@@ -46,13 +46,11 @@ struct WordHistory {
 struct Launch {
   Faults faults;
   std::map<std::string, int64_t> races;  // by kind
-  int64_t barriers = 0;  // most that a block of the launch passed
+  int64_t barriers = 0;                  // most that a block of the launch passed
   std::unordered_map<uintptr_t, WordHistory> global;
   std::map<const uint32_t*, std::set<uint32_t>> arrivals;
 
-  void race(const char* kind) {
-    ++races[kind];
-  }
+  void race(const char* kind) { ++races[kind]; }
 };
 
 class EmulatedBlock {
@@ -262,8 +260,7 @@ class EmulatedBlock {
       return;
     }
     each_word(at, [&](WordHistory& h, bool global) {
-      if (unordered_write(h) ||
-          unordered_read(h)) {
+      if (unordered_write(h) || unordered_read(h)) {
         launch_.race("update of a word another thread reads or writes");
       }
       h.atomic = merge(h.atomic_epoch, h.atomic_block, h.atomic, epoch_, index_, thread_);

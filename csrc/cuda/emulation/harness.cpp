@@ -1,6 +1,6 @@
-// Runs the CUDA aggregation operators' launches on the CPU, kernel by kernel, block by block, thread
-// by thread: the same guided_absgrad.h and kernel bodies that nvcc compiles. A plain C interface for
-// tests/cuda; built there with g++, no part of an installed build.
+// Runs the CUDA aggregation operators' launches on the CPU, kernel by kernel, block by block,
+// thread by thread: the same guided_absgrad.h and kernel bodies that nvcc compiles. A plain C
+// interface for tests/cuda; built there with g++, no part of an installed build.
 #include <cstdint>
 #include <cstdio>
 #include <cstring>
@@ -45,7 +45,8 @@ class EmulatedDevice {
   template <typename Kernel>
   void launch(const Kernel& kernel, uint32_t blocks) {
     const int64_t nth = report_.launches++;
-    if (nth >= Report::kMostLaunches) throw std::runtime_error("more launches than the report holds");
+    if (nth >= Report::kMostLaunches)
+      throw std::runtime_error("more launches than the report holds");
     Launch launch;
     if (nth == options_.fault_launch) {
       launch.faults = {options_.fault_barrier, options_.fault_atomics != 0,
@@ -90,8 +91,17 @@ class Memory {
 
 template <typename S>
 Stack<S> stack_of(const void* data, const int64_t* size, const int64_t* stride) {
-  return {static_cast<const S*>(data), size[0],   size[1],   size[2],   size[3],  size[4],
-          stride[0],                   stride[1], stride[2], stride[3], stride[4]};
+  return {static_cast<const S*>(data),
+          size[0],
+          size[1],
+          size[2],
+          size[3],
+          size[4],
+          stride[0],
+          stride[1],
+          stride[2],
+          stride[3],
+          stride[4]};
 }
 
 // dtype: 0 float32, 1 float64, 2 float16, 3 bfloat16.
@@ -132,7 +142,7 @@ int emulate_guided_absgrad(int dtype, const void* data, const int64_t* size, con
                            const Options* options, Report* report) {
   return guarded(dtype, *report, [&]<typename S>() {
     using A = Accumulator<S>;
-    const Request request{size[0],   size[2], size[3] * size[4], size[1],
+    const Request request{size[0],    size[2],        size[3] * size[4], size[1],
                           {p, p + k}, normalize != 0, keep_channels != 0};
     const Workspace plan = plan_workspace<A>(request, true);
     report->workspace_bytes = plan.bytes;
@@ -150,7 +160,7 @@ int emulate_guided_absgrad_from_stats(int dtype, const void* m2, const void* sum
                                       const Options* options, Report* report) {
   return guarded(dtype, *report, [&]<typename S>() {
     using A = Accumulator<S>;
-    const Request request{size[0],   size[1], size[2] * size[3], count,
+    const Request request{size[0],    size[1],        size[2] * size[3], count,
                           {p, p + k}, normalize != 0, keep_channels != 0};
     const Workspace plan = plan_workspace<A>(request, false);
     report->workspace_bytes = plan.bytes;
