@@ -111,7 +111,7 @@ def explain_many(
     settings: str | None = None,
     normalize: bool = True,
     channels: str = "sum",
-    reverse: bool | tuple[float, float] | None = None,
+    reverse: bool | Sequence[float] | None = None,
     stdevs: float | None = None,
     noise_range: str | None = None,
     score: str | None = None,
@@ -224,7 +224,7 @@ def _explain(
     settings: str | None = None,
     normalize: bool = True,
     channels: str = "sum",
-    reverse: bool | tuple[float, float] | None = None,
+    reverse: bool | Sequence[float] | None = None,
     stdevs: float | None = None,
     noise_range: str | None = None,
     score: str | None = None,
@@ -289,7 +289,7 @@ def _explain(
             score=score,
             normalize=normalize,
             keep=keep,
-            reverse=reverse if isinstance(reverse, tuple) else None,
+            reverse=_as_shares(reverse),
             options=options,
         )
         maps = _all_maps(engine, call, recipes)
@@ -436,6 +436,14 @@ def _as_count(n: Any, recipes: Mapping[str, Recipe], p: float) -> int:
         if (guided or recipe.value == "variance") and n < 2:
             raise ValueError(f"{text} needs the variance of at least 2 gradients, got n = {n}")
     return int(n)
+
+
+def _as_shares(reverse: Any) -> tuple[float, float] | None:
+    if reverse is None or isinstance(reverse, bool):
+        return None
+    if not isinstance(reverse, Sequence) or len(reverse) != 2:
+        raise TypeError(f"reverse must be True or two shares (l, m), got {describe(reverse)}")
+    return float(reverse[0]), float(reverse[1])
 
 
 def _as_keys(image_ids: Any, images: Tensor) -> Tensor:

@@ -130,8 +130,8 @@ def vary(recipe: Recipe, variant: str, name: str) -> Recipe:
     """The recipe with a processing variant of Section 6.2.
 
     "+" and "-" take only positive or negative gradients, "A" absolute ones, "G" multiplies by the
-    variance guide, "GA" does both. The guide needs a variance, so guided backpropagation, which has
-    one gradient, gets those of noisy images.
+    variance guide, "GA" does both. The guide needs a variance, so a method of one gradient (guided
+    backpropagation, vanilla) gets those of noisy images.
     """
     if variant not in VARIANTS:
         raise ValueError(f"processing must be one of {', '.join(VARIANTS)}, got {variant!r}")

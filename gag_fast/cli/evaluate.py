@@ -55,7 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_explaining(parser)
     group = parser.add_argument_group("run")
     group.add_argument("--limit", type=positive, metavar="N", help="only the first N images")
-    group.add_argument("--save-maps", action="store_true", help="keep the saliency maps (float16)")
+    group.add_argument("--keep-maps", action="store_true", help="keep the saliency maps (float16)")
     group.add_argument("--retry-failed", action="store_true", help="try the failed images again")
     group.add_argument(
         "--engine", choices=("local", "ray"), default="local", help="(default: local)"
@@ -94,7 +94,7 @@ def run(args: argparse.Namespace) -> int:
         device=args.device,
         limit=args.limit,
         chunk=args.chunk,
-        keep_maps=args.save_maps,
+        keep_maps=args.keep_maps,
         engine=args.engine,
         workers=args.workers,
         retry_failed=args.retry_failed,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from gag_fast.cli.options import MODEL_HELP, PROVIDERS, add_weights, natural, positive
 
 if TYPE_CHECKING:
-    from gag_fast.experiments.reproduce import Experiment
+    from gag_fast.experiments.experiment import Experiment
 
 SUMMARY = "run the paper's experiments and print its tables beside the published figures"
 EXAMPLE = (
@@ -113,7 +113,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _experiment(args: argparse.Namespace, tables: tuple[str, ...]) -> Experiment:
-    from gag_fast.experiments.reproduce import Experiment
+    from gag_fast.experiments.experiment import Experiment
 
     return Experiment(
         tables=tables,

@@ -25,8 +25,8 @@ class LocalEngine:
     Args:
         worker: what computes.
         decoders: processes that decode.
-        overlap: gradients of one chunk while another is scored, in two threads. Worth it where
-            the two run on different hardware or leave some of it idle.
+        overlap: gradients of one chunk while another is scored, in two threads. Worth it on a CPU
+            too: each leaves cores idle at times.
     """
 
     name = "local"

@@ -40,7 +40,8 @@ class Request:
         engine: "local" or "ray".
         workers: processes that decode (local; default 2), or Ray's workers (default: one a GPU,
             or 2).
-        overlap: gradients of one chunk while another is scored; None: on a GPU. Local engine.
+        overlap: gradients of one chunk while another is scored (local engine); the rows are the
+            same without.
         retry_failed: compute the parts with failed rows again.
     """
 
@@ -65,7 +66,7 @@ class Request:
     keep_maps: bool = False
     engine: str = "local"
     workers: int | None = None
-    overlap: bool | None = None
+    overlap: bool = True
     retry_failed: bool = False
 
     def __post_init__(self) -> None:

@@ -277,8 +277,7 @@ def _engine(request: Request, worker: Worker) -> Any:
         from gag_fast.runs.on_ray import RayEngine
 
         return RayEngine(worker.work, request.workers)
-    overlap = worker.work.device == "cuda" if request.overlap is None else request.overlap
-    return LocalEngine(worker, request.workers or 2, overlap)
+    return LocalEngine(worker, request.workers or 2, request.overlap)
 
 
 # ---- the work ------------------------------------------------------------------------------------

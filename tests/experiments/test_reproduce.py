@@ -10,8 +10,8 @@ import torch
 
 from gag_fast.cli import main
 from gag_fast.data import DataError
-from gag_fast.experiments import cases, maps, reproduce, synthetic
-from gag_fast.experiments.reproduce import Experiment
+from gag_fast.experiments import cases, maps, prepare, reproduce, synthetic
+from gag_fast.experiments.experiment import Experiment
 from gag_fast.models import ModelError, load_model
 from gag_fast.report.reading import read_run
 from tests.experiments.test_cases import mask, picture
@@ -24,7 +24,7 @@ def small(tmp_path_factory):
     """12 test images and an all but untrained classifier."""
     folder = tmp_path_factory.mktemp("synthetic")
     made = synthetic.make(folder, 12, 12, epochs=1, report=lambda line: None)
-    reproduce._export(folder, *load_model(SYNTHETIC, made.weights))  # once for all tests
+    prepare.export(folder, *load_model(SYNTHETIC, made.weights))  # once for all tests
     return made
 
 
@@ -82,7 +82,7 @@ def test_other_settings_in_the_same_folder_are_refused(asked):
 
 def test_only_confident_images_take_part(asked, small, monkeypatch):
     """A classifier that is sure of one class lets that class's images in and no others."""
-    real = reproduce.Classifier
+    real = prepare.Classifier
 
     class Sure(real):
         def __call__(self, images):
@@ -90,9 +90,9 @@ def test_only_confident_images_take_part(asked, small, monkeypatch):
             scores[:, 4] = 0.95
             return scores
 
-    monkeypatch.setattr(reproduce, "Classifier", Sure)
+    monkeypatch.setattr(prepare, "Classifier", Sure)
     asked = replace(asked, confidence=0.9, images=None)
-    ready = reproduce._prepare(asked, quiet=True)
+    ready = prepare.prepare(asked, quiet=True)
     assert [item.target for item in ready.dataset.items] == [4, 4]
     assert ready.candidates == 12
     stored = json.loads((asked.out / "selection.json").read_text())
@@ -101,14 +101,14 @@ def test_only_confident_images_take_part(asked, small, monkeypatch):
     with pytest.raises(
         DataError, match=r"none of 12 images has its label at a confidence of 0\.99"
     ):
-        reproduce._prepare(replace(asked, confidence=0.99), quiet=True)
+        prepare.prepare(replace(asked, confidence=0.99), quiet=True)
 
 
 def test_images_are_drawn_by_the_seed_and_kept_in_order(asked):
     chosen = {}
     for seed in (0, 1, 2, 3):
         some = replace(asked, seed=seed)
-        names = [item.image for item in reproduce._prepare(some, quiet=True).dataset.items]
+        names = [item.image for item in prepare.prepare(some, quiet=True).dataset.items]
         assert names == sorted(names)
         assert len(names) == 3
         chosen[seed] = tuple(names)
@@ -117,7 +117,7 @@ def test_images_are_drawn_by_the_seed_and_kept_in_order(asked):
 
 def test_only_the_first_classes(asked):
     some = replace(asked, classes=2, images=None)
-    items = reproduce._prepare(some, quiet=True).dataset.items
+    items = prepare.prepare(some, quiet=True).dataset.items
     assert [item.target for item in items] == [0, 1, 0, 1]
     with pytest.raises(ValueError, match="positive"):
         replace(asked, classes=0)
@@ -178,7 +178,7 @@ def test_a_case_brings_its_settings_and_binary_masks(tmp_path, monkeypatch):
     # the object is the right half below the ignored strip: 1/2 · 5/6 of the picture
     stored = sorted((asked.out / "masks").glob("*.png"))
     assert len(stored) == 2
-    shares = [(np.asarray(reproduce.Image.open(path)) > 0).mean() for path in stored]
+    shares = [(np.asarray(prepare.Image.open(path)) > 0).mean() for path in stored]
     assert shares == pytest.approx([5 / 12] * 2)
     lines = []
     reproduce.write_report(asked, outcome, lines.append)

@@ -8,7 +8,8 @@ using namespace gag_fast;
 
 namespace {
 
-// Every (copy, item) once, in an order that no thread block has: a coprime stride through the items.
+// Every (copy, item) once, in an order that no thread block has: a coprime stride through the
+// items.
 template <typename Body>
 void run(const Body& body, int64_t copies, uint32_t items) {
   uint64_t stride = 7919;
@@ -20,12 +21,12 @@ void run(const Body& body, int64_t copies, uint32_t items) {
 
 template <typename T>
 void noise(const T* images, const int64_t* keys, const float* std, T* out, int64_t copies,
-           uint64_t seed, int64_t first_sample, int64_t samples, uint32_t channels,
-           uint32_t pixels, bool last, bool may_use_quads) {
+           uint64_t seed, int64_t first_sample, int64_t samples, uint32_t channels, uint32_t pixels,
+           bool last, bool may_use_quads) {
   const int64_t elements = static_cast<int64_t>(channels) * pixels;
   const bool quads = may_use_quads && holds_quads(images, elements) && holds_quads(out, elements);
-  const NoiseItem<T> body{images,  keys,         std,     out,      seed,
-                          first_sample, samples, channels, pixels, last, quads};
+  const NoiseItem<T> body{images,  keys,     std,    out,  seed, first_sample,
+                          samples, channels, pixels, last, quads};
   run(body, copies, body.items());
 }
 
@@ -51,8 +52,7 @@ void compose(const float* sources, const float* fill, const int32_t* ranks, cons
 extern "C" {
 
 void philox(const uint32_t* counter, const uint32_t* key, uint32_t* out) {
-  const Philox4 r =
-      philox4x32_10(counter[0], counter[1], counter[2], counter[3], key[0], key[1]);
+  const Philox4 r = philox4x32_10(counter[0], counter[1], counter[2], counter[3], key[0], key[1]);
   for (int i = 0; i < 4; ++i) out[i] = r.x[i];
 }
 
@@ -86,8 +86,7 @@ void noise_f64(const double* images, const int64_t* keys, const float* std, doub
 
 void hash_f32(const float* images, int64_t copies, const int64_t* strides, uint32_t channels,
               uint32_t height, uint32_t width, uint64_t* keys) {
-  const HashItem<float> hash{images,     strides[0], strides[1], strides[2],
-                             strides[3], height,     width};
+  const HashItem<float> hash{images, strides[0], strides[1], strides[2], strides[3], height, width};
   for (int64_t copy = 0; copy < copies; ++copy) keys[copy] = 0;
   run([&](int64_t copy, uint32_t item) { keys[copy] += hash(copy, item); }, copies,
       channels * height * width);
