@@ -17,7 +17,9 @@ def _min_max(maps: torch.Tensor) -> torch.Tensor:
 
 
 def plain_torch(grads: torch.Tensor, p: float = 85.0) -> torch.Tensor:
-    """What one writes first: var, quantile, where, mean, sum."""
+    """What one writes first: var, quantile, where, mean, sum; torch has no half quantile."""
+    if grads.dtype in (torch.float16, torch.bfloat16):
+        grads = grads.float()
     variance = grads.var(1)
     threshold = torch.quantile(variance.flatten(2), p / 100, dim=2)[..., None, None]
     guide = torch.where(variance >= threshold, 1.0, variance)

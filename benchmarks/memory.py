@@ -6,9 +6,11 @@ python -m benchmarks.memory [CASE]   without CASE: all of them, as JSON
 from __future__ import annotations
 
 import json
+import re
 import resource
 import subprocess
 import sys
+from pathlib import Path
 
 import torch
 
@@ -26,7 +28,15 @@ CALLS = {
 
 
 def peak() -> int:
-    """Largest resident size of this process so far, bytes."""
+    """Largest resident size of this process so far, bytes.
+
+    VmHWM, not getrusage: on Linux a child's ru_maxrss begins at its parent's.
+    """
+    status = Path("/proc/self/status")
+    if status.exists():
+        found = re.search(r"^VmHWM:\s*(\d+) kB$", status.read_text(), re.M)
+        if found:
+            return int(found.group(1)) * 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 

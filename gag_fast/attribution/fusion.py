@@ -56,7 +56,9 @@ class ConvNorm(nn.Module):
         scale = torch.rsqrt(norm.running_var + norm.eps)
         if norm.weight is not None:
             scale = scale * norm.weight
-        self.backward_weight = (weight * scale[:, None, None, None]).detach()
+        # In the strides of the weight, which decide (with those of the input) the memory format.
+        self.backward_weight = torch.empty_like(weight, requires_grad=False)
+        self.backward_weight.copy_((weight * scale[:, None, None, None]).detach())
 
     def forward(self, x: Tensor) -> Tensor:
         """`[N,C,H,W]` to `[N,K,h,w]`."""
@@ -74,6 +76,8 @@ class _ConvNorm(torch.autograd.Function):
             torch.backends.cudnn.enabled,
         )  # fmt: skip
         ctx.layer, ctx.shape = layer, x.shape
+        last = x.is_contiguous(memory_format=torch.channels_last)
+        ctx.format = torch.channels_last if last else torch.contiguous_format
         if layer.bounds is not None:
             y.clamp_(*layer.bounds)
             ctx.save_for_backward(y)
@@ -85,8 +89,10 @@ class _ConvNorm(torch.autograd.Function):
         if layer.bounds is not None:
             (y,) = ctx.saved_tensors
             grad = torch.ops.aten.hardtanh_backward(grad, y, *layer.bounds)
-        # Only the input's shape is asked for: its values matter to the weights' gradient alone.
-        like = grad.new_empty(1).expand(ctx.shape)
+        # Of the input only shape and strides are looked at; its values matter to the weights alone.
+        like = torch.empty(
+            ctx.shape, dtype=grad.dtype, device=grad.device, memory_format=ctx.format
+        )
         (result, _, _) = torch.ops.aten.convolution_backward(
             grad, like, layer.backward_weight, None, *layer.geometry[:3], False, [0, 0],
             layer.geometry[3], [True, False, False],

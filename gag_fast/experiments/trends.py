@@ -65,7 +65,9 @@ def findings(scores: Scores, tables: Sequence[str]) -> list[Finding]:
             here = claim.tell(cells)
             if claim.pair is not None:
                 here += f" (difference {_difference(scores, name, *claim.pair)})"
-            found.append(Finding(name, claim.text, claim.check(cells), here, _in_the_paper(claim)))
+            found.append(
+                Finding(name, claim.text, bool(claim.check(cells)), here, _in_the_paper(claim))
+            )
     return found
 
 
@@ -188,8 +190,16 @@ _CLAIMS = (
     ),
     _Claim(
         "table1",
-        "GAG-85 has the best RCAP, more than a quarter above GAG-0",
-        lambda c: c["GAG-85"]["rcap"] == max(_column(c, "rcap", _ALL)) and _gain(c) > 25,
+        "GAG-85 has the best RCAP",
+        lambda c: c["GAG-85"]["rcap"] == max(_column(c, "rcap", _ALL)),
+        lambda c: ", ".join(
+            f"{row} {c[row]['rcap']:.4f}" for row in _ranking(c, "rcap", _ALL, True)[:3]
+        ),
+    ),
+    _Claim(
+        "table1",
+        "GAG-85's RCAP is more than a quarter above GAG-0's",
+        lambda c: _gain(c) > 25,
         lambda c: f"{_gain(c):+.1f} % (paper: +41.7, +51.4, +44.2 %)",
         ("rcap", "GAG-85", "GAG-0"),
     ),

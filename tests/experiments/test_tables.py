@@ -135,7 +135,7 @@ def test_the_papers_figures_hold_the_papers_claims():
             ]
         }
         assert failed == expected.get(case, [])
-    assert len(trends.findings(made_up("imagenet-s"), ("table1", "table2"))) == 19
+    assert len(trends.findings(made_up("imagenet-s"), ("table1", "table2"))) == 20
 
 
 def test_claims_fail_on_other_figures():
@@ -148,6 +148,8 @@ def test_claims_fail_on_other_figures():
     assert "GAG has the best RCAP of the gradient methods" in claims
     text = trends.to_markdown(found)
     assert text.index("Hold here:") < text.index("Do not hold here:")
+    assert all(f"{f.table}: {f.claim}." in text for f in found)
+    assert text.count("\n- ") == len(found) == 25
     gain = next(f for f in failed if "a quarter above" in f.claim)
     assert "-67.6 %" in gain.here
     assert "95 % interval" in gain.here
