@@ -11,6 +11,7 @@
 
 #include "checks.h"
 #include "cpu/aggregate.h"
+#include "cpu/scratch.h"
 #include "cpu/select.h"
 #include "cpu/stack_tensor.h"
 #include "math/percentile.h"
@@ -192,7 +193,7 @@ void write_maps(const Job<A>& job, int64_t b, Workspace<A>& work, const std::vec
 // range. Images go to threads whole, so that an image's statistics stay in its core's cache; the
 // images left over, fewer than threads, are shared pixel range by pixel range.
 template <typename A, typename Statistics>
-void run(const Job<A>& job, int64_t B, const Tensor& like, Statistics statistics) {
+void run(const Job<A>& job, int64_t B, Statistics statistics) {
   aggregate_kernels<A>();  // an unknown GAG_FAST_SIMD throws here rather than in a thread
   const int64_t threads = std::max<int64_t>(1, torch::stable::get_num_threads());
   const int64_t tasks = B >= threads ? threads : 1;
@@ -205,9 +206,8 @@ void run(const Job<A>& job, int64_t B, const Tensor& like, Statistics statistics
   const int64_t selections = std::min(threads, job.C);  // at once, in an image that is shared
   const int64_t rows =
       !job.need_variance ? 0 : (shared ? std::max(tasks, selections) : tasks) * row;
-  const int64_t size[] = {tasks * maps + rows};
-  Tensor memory = torch::stable::new_empty(like, {size, 1});
-  A* const base = static_cast<A*>(memory.mutable_data_ptr());
+  const Scratch memory(sizeof(A) * static_cast<size_t>(tasks * maps + rows));
+  A* const base = static_cast<A*>(memory.data());
 
   const auto workspace = [&](int64_t task) {
     A* at = base + task * maps;
@@ -275,7 +275,7 @@ void from_stack(const Tensor& grads, const std::vector<double>& p, bool normaliz
   const StackView view = view_of(grads);
   const auto job = make_job<A>(out, view.B, view.C, view.pixels(), p, normalize, keep_channels);
   const std::vector<A> inverse = inverses<A>(0, view.n);
-  run(job, view.B, out,
+  run(job, view.B,
       [&](int64_t b, int64_t begin, int64_t end, const Workspace<A>& work, unsigned* taint) {
         summarise_pixels(view, b, begin, end, inverse.data(), work.variance, work.absmean, taint);
       });
@@ -289,7 +289,7 @@ void from_stats(const Tensor& m2, const Tensor& absmean, int64_t count,
   const A* squares = static_cast<const A*>(m2.const_data_ptr());
   const A* sums = static_cast<const A*>(absmean.const_data_ptr());
   const AggregateKernels<A>& kernels = aggregate_kernels<A>();
-  run(job, B, out,
+  run(job, B,
       [&](int64_t b, int64_t begin, int64_t end, const Workspace<A>& work, unsigned* taint) {
         for (int64_t c = 0; c < C; ++c) {
           const int64_t from = (b * C + c) * HW + begin, to = c * HW + begin;

@@ -141,7 +141,7 @@ def test_memory_bound_decides_the_batch():
     model = shaken(TinyNet)
     with GradientEngine(model, memory=1) as engine:
         assert engine.batch_size(x) == 1
-    with GradientEngine(model, memory=3 * 2**20) as small, GradientEngine(model) as large:
+    with GradientEngine(model, memory=2**20) as small, GradientEngine(model) as large:
         assert 1 < small.batch_size(x) <= large.batch_size(x) == 8
         assert small.batch_size(images(1, 64)[0]) < small.batch_size(x)
 

@@ -1,4 +1,4 @@
-"""The benchmarks measure what they say: equal twins, a gate that can fail, a README from its files."""
+"""The benchmarks: equal twins, a gate that can fail, a README that quotes its files."""
 
 import json
 import re

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import textwrap
+from concurrent.futures import ThreadPoolExecutor
 
 import aggregate_oracle as oracle
 import numpy as np
@@ -237,6 +238,14 @@ class TestSameBits:
                 assert torch.equal(torch.stack(each, dim=1), expected)
         finally:
             torch.set_num_threads(before)
+
+    def test_calls_at_the_same_time(self):
+        """Working memory is kept between calls: simultaneous ones must not share it."""
+        stacks = [stack(1 + i % 3, 6, 3, 40 + i, 50, seed=i) for i in range(8)]
+        expected = [gag_fast.guided_absgrad(grads, PERCENTS) for grads in stacks]
+        with ThreadPoolExecutor(4) as pool:
+            got = list(pool.map(lambda g: gag_fast.guided_absgrad(g, PERCENTS), stacks * 20))
+        assert all(torch.equal(a, b) for a, b in zip(got, expected * 20))
 
     def test_one_percent_or_many(self):
         grads = stack(2, 6, 3, 30, 30)

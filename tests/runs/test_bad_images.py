@@ -7,8 +7,8 @@ from io import BytesIO
 
 import numpy as np
 import pytest
-from conftest import rows, same_bits, save_photo
 from PIL import Image
+from run_rows import rows, same_bits, save_photo
 
 GOOD = 7
 

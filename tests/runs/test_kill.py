@@ -2,12 +2,11 @@
 
 import random
 import shutil
-import signal
 import subprocess
 import time
 
 import pytest
-from conftest import MODEL, rows, same_bits
+from run_rows import MODEL, rows, same_bits
 from test_run import parts, process
 
 from gag_fast.runs.folder import DiskFullError
@@ -16,51 +15,63 @@ KILLS = 25
 
 
 def quiet_run(begin, out):
-    """Runs a command undisturbed; seconds until its first part, and until its end."""
+    """Runs a command undisturbed; seconds until its first part, seconds a part after it."""
     start = time.monotonic()
     running = begin()
-    while running.poll() is None and not list(out.glob("results/*.parquet")):
+    while running.poll() is None and not parts_of(out):
         time.sleep(0.01)
     first = time.monotonic() - start
     _, err = running.communicate()
     assert running.returncode == 0, err
-    return first, time.monotonic() - start
+    return first, (time.monotonic() - start - first) / len(parts_of(out))
 
 
-def killed_run(begin, first, whole):
-    """Starts a command again and again and kills it KILLS times, then lets it end.
+def parts_of(out):
+    return list(out.glob("results/*.parquet"))
+
+
+def killed_run(begin, out, total, first, pace):
+    """Starts a command again and again, kills it KILLS times, then lets it end.
+
+    A third of the kills come while it loads, the others at a random moment of the part after a
+    random number of new ones; few enough that work is left for the last kill.
 
     Args:
         begin: starts the command.
-        first, whole: seconds that an undisturbed one takes to its first part, and to its end.
+        out: its run folder.
+        total: parts of the whole run.
+        first, pace: from `quiet_run`.
 
-    Each gets a random time, from half its loading on; so little after the first part that the last
-    kill comes before the work is done. Returns how many kills there were.
+    Returns how many kills hit a running process.
     """
     rng = random.Random(0)
-    longest = first + 1.8 * (whole - first) / KILLS
-    for killed in range(KILLS):
+    hits = 0
+    for kill in range(KILLS):
+        have = len(parts_of(out))
         running = begin()
-        try:
-            running.communicate(timeout=rng.uniform(first / 2, longest))
-        except subprocess.TimeoutExpired:
-            running.send_signal(signal.SIGKILL)
-            running.communicate()
-            continue
-        assert running.returncode == 0
-        return killed
+        if kill % 3 == 0:
+            time.sleep(rng.uniform(0, first))
+        else:
+            more = rng.randint(1, max(1, (total - have) // (KILLS - kill)))
+            while running.poll() is None and len(parts_of(out)) < min(have + more, total - 1):
+                time.sleep(0.001)
+            time.sleep(rng.uniform(0, pace))
+        hits += running.poll() is None
+        running.kill()
+        running.communicate()
     running = begin()
     _, err = running.communicate()
     assert running.returncode == 0, err
-    return KILLS
+    return hits
 
 
 @pytest.mark.slow
 def test_killed_again_and_again_the_rows_are_those_of_a_quiet_run(photos, start, onnx, tmp_path):
     data = photos(4 * 150)
-    times = quiet_run(lambda: process(data, tmp_path / "quiet", onnx), tmp_path / "quiet")
-    assert killed_run(lambda: process(data, tmp_path / "killed", onnx), *times) >= 15
-    assert same_bits(rows(tmp_path / "killed"), rows(tmp_path / "quiet"))
+    out = tmp_path / "killed"
+    pace = quiet_run(lambda: process(data, tmp_path / "quiet", onnx), tmp_path / "quiet")
+    assert killed_run(lambda: process(data, out, onnx), out, 150, *pace) >= KILLS - 2
+    assert same_bits(rows(out), rows(tmp_path / "quiet"))
     assert start(data, out="killed").computed == 0
 
 

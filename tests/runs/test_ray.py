@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from conftest import rows, same_bits
+from run_rows import rows, same_bits
 
 from gag_fast.runs.on_ray import RayEngine
 

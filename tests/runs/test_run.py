@@ -13,8 +13,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-from conftest import CLASSES, MODEL, rows, same_bits, save_photo
 from PIL import Image
+from run_rows import CLASSES, MODEL, rows, same_bits, save_photo
 
 import gag_fast
 from gag_fast.data import open_dataset
