@@ -12,7 +12,7 @@ help:            ## this list
 
 # What pyproject.toml's [build-system] asks for, then the project without build isolation: one torch,
 # not two, and a rebuild after a change in csrc/ that takes seconds.
-BUILD_REQUIRES := "setuptools>=77" "torch>=2.10" "pybind11>=2.13" "cmake>=3.25" ninja
+BUILD_REQUIRES := "setuptools>=77" "torch>=2.10" "pybind11>=2.13" "cmake>=3.25" ninja numpy
 
 $(VENV)/.venv: Makefile
 	@$(PYTHON) -c 'import sys; v = sys.version.split()[0]; sys.exit(0 if sys.version_info >= (3, 11) \

@@ -99,6 +99,10 @@ def markdown(suite: str, results: list[dict[str, Any]], stamp: dict[str, Any]) -
                 f"| {row['case']} | {row['ms']:.2f} | {row['times_ours']:.2f} "
                 f"({low:.2f}–{high:.2f}) | {row['rate']:.1f} | {bandwidth} |"
             )
+        if "share_of_floor" in result:
+            share = f"{100 * result['share_of_floor']:.0f} % of {result['floor']}'s rate"
+            work = result.get("operations_per_s", 0)
+            lines += ["", f"Reaches {share}" + (f", {work / 1e9:.0f} Gop/s." if work else ".")]
         if result["fastest"] != result["rows"][0]["case"]:
             lines += ["", f"Not the fastest here: {result['fastest']} is."]
         lines += [f"\n{case}: not installed, not measured." for case in result["missing"]]

@@ -10,14 +10,17 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from benchmarks import memory
+
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 BEGIN, END = "<!-- benchmarks:begin {} -->", "<!-- benchmarks:end -->"
 
 
 def memory_table(data: dict[str, Any]) -> str:
-    """Peak memory above the stack, one row a case."""
-    lines = ["", "## Peak memory above the stack, [8, 20, 3, 224, 224] float32 (92 MiB)", ""]
+    """Peak memory above the inputs, one row a case."""
+    job = f"{memory.STACK}, scoring {memory.IMAGES} images x {memory.MAPS} maps"
+    lines = ["", f"## Peak memory above the inputs: aggregation of {job}", ""]
     lines += ["| case | MiB |", "| --- | ---: |"]
     lines += [f"| {name} | {value:.0f} |" for name, value in data["memory_MiB"].items()]
     return "\n".join(lines) + "\n"

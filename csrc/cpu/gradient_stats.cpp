@@ -37,20 +37,7 @@ void fold_all(Tensor& shift, Tensor& mean, Tensor& m2, Tensor& absmean, const Te
 
 void gradient_stats_(Tensor shift, Tensor mean, Tensor m2, Tensor absmean, const Tensor& grads,
                      int64_t count) {
-  constexpr const char* kOp = "gradient_stats_";
-  check_stack(grads, kOp);
-  STD_TORCH_CHECK(count >= 0, kOp, ": count must not be negative, got ", count);
-  check_state(shift, shift, "shift", kOp);
-  check_state(mean, shift, "mean", kOp);
-  check_state(m2, shift, "m2", kOp);
-  check_state(absmean, shift, "absmean", kOp);
-  STD_TORCH_CHECK(shift.scalar_type() == accumulator_of(grads.scalar_type()), kOp,
-                  ": the state must be float64 for float64 gradients and float32 for others");
-  const int64_t axes[] = {0, 2, 3, 4};
-  for (int64_t d = 0; d < 4; ++d) {
-    STD_TORCH_CHECK(shift.size(d) == grads.size(axes[d]), kOp, ": axis ", d, " of the state is ",
-                    shift.size(d), " long, that of the gradients ", grads.size(axes[d]));
-  }
+  check_gradient_stats(shift, mean, m2, absmean, grads, count, "gradient_stats_");
   if (shift.scalar_type() == ScalarType::Double) {
     fold_all<double>(shift, mean, m2, absmean, grads, count);
   } else {

@@ -317,11 +317,7 @@ Tensor guided_absgrad(const Tensor& grads, std::vector<double> p, bool normalize
 
 Tensor guided_absgrad_from_stats(const Tensor& m2, const Tensor& absmean, int64_t count,
                                  std::vector<double> p, bool normalize, bool keep_channels) {
-  check_state(m2, m2, "m2", "guided_absgrad_from_stats");
-  check_state(absmean, m2, "absmean", "guided_absgrad_from_stats");
-  STD_TORCH_CHECK(count >= 1, "guided_absgrad_from_stats: count must be at least 1, got ", count);
-  STD_TORCH_CHECK(m2.numel() > 0, "guided_absgrad_from_stats: m2 has an empty axis");
-  check_percents(p, count, "guided_absgrad_from_stats");
+  check_statistics(m2, absmean, count, p, "guided_absgrad_from_stats");
   Tensor out = new_maps(m2, m2.scalar_type(), static_cast<int64_t>(p.size()), m2.size(0),
                         m2.size(1), m2.size(2), m2.size(3), keep_channels);
   if (m2.scalar_type() == ScalarType::Double) {

@@ -32,10 +32,12 @@ def read_folder(
         if not loose:
             raise DataError(f"{root}: no images ({', '.join(sorted(SUFFIXES)[:6])}, …) in it")
         tables = sorted(f.name for f in root.iterdir() if f.suffix in (".csv", ".tsv", ".parquet"))
-        notes = ["no class folders: the class that the classifier predicts is explained"]
+        notes: tuple[str, ...] = (
+            "no class folders: the class that the classifier predicts is explained",
+        )
         if tables:
-            notes.append(f"for labels from {tables[0]}, give {root / tables[0]} as the data")
-        return Dataset(root, tuple(Item(_name(Path(f.name)), f) for f in loose), tuple(notes))
+            notes += (f"for labels from {tables[0]}, give {root / tables[0]} as the data",)
+        return Dataset(root, tuple(Item(_name(Path(f.name)), f) for f in loose), notes)
     index, notes = folder_classes(list(classes), num_classes, labels)
     if loose:
         notes = (*notes, f"{len(loose)} images beside the class folders are left out")

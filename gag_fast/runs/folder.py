@@ -130,7 +130,7 @@ class RunFolder:
             self.maps.mkdir(exist_ok=True)
             self._put(
                 self.maps / f"part-{index:06d}.npz",
-                lambda file: np.savez_compressed(file, **maps),
+                lambda file: np.savez_compressed(file, allow_pickle=False, **maps),
             )
         table = table.replace_schema_metadata({_SETTINGS_KEY: settings_hash.encode()})
         self._put(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from gag_fast.runs.decoding import Decoder
 from gag_fast.runs.plan import Chunk
@@ -84,7 +84,7 @@ class _Background(Iterator[T]):
     def _produce(self) -> None:
         try:
             for item in self._items:
-                if not self._put(lambda item=item: item):
+                if not self._put(_giver(item)):
                     return
             self._put(_raiser(StopIteration()))
         except BaseException as error:
@@ -100,8 +100,12 @@ class _Background(Iterator[T]):
         return False
 
 
-def _raiser(error: BaseException) -> Callable[[], T]:
-    def answer() -> T:
+def _giver(item: T) -> Callable[[], T]:
+    return lambda: item
+
+
+def _raiser(error: BaseException) -> Callable[[], Any]:
+    def answer() -> Any:
         raise error
 
     return answer

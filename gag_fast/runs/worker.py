@@ -170,7 +170,9 @@ class Worker:
         """The chunk's rows: every (image, method) has one, whatever happened to it."""
         begin = time.perf_counter()
         methods = [m for m in self.work.methods if m in explained.maps]
-        failures, scores, probabilities = {}, None, None
+        failures: dict[tuple[int, str], str] = {}
+        scores: Mapping[str, torch.Tensor] = {}
+        probabilities = torch.empty(0)
         try:
             probabilities = self.classifier(explained.images).float().cpu()
             if methods:
@@ -191,7 +193,7 @@ class Worker:
         count = len(explained.decoded) * len(self.work.methods)
         for i, (item, decoded) in enumerate(zip(explained.chunk.items, explained.decoded)):
             for method in self.work.methods:
-                row = {
+                row: dict[str, Any] = {
                     "image": item.image,
                     "method": method,
                     "target": item.target,
@@ -205,14 +207,14 @@ class Worker:
                     "image_mtime_ns": decoded.mtime_ns,
                     "status": OK,
                 }
-                error = decoded.error or explained.errors.get(method) or failures.get((i, method))
-                if error is None:
+                fault = decoded.error or explained.errors.get(method) or failures.get((i, method))
+                if fault is None:
                     row["target"] = int(explained.targets[i])
                     row |= _judged(probabilities[i], row["target"])
                     row |= _figures(scores, i, methods.index(method), decoded.mask is not None)
-                    error = _not_finite(row)
-                if error is not None:
-                    row |= {"status": FAILED, "error": error}
+                    fault = _not_finite(row)
+                if fault is not None:
+                    row |= {"status": FAILED, "error": fault}
                 rows.append(row)
         return Scored(explained.chunk, table_of(rows), self._kept(explained))
 
@@ -253,8 +255,8 @@ class Worker:
         if any(d.mask is not None for d in explained.decoded):
             height, width = maps.shape[-2:]
             empty = np.zeros((height, width), np.uint8)
-            masks = np.stack([empty if d.mask is None else d.mask for d in explained.decoded])
-            masks = torch.from_numpy(masks).to(maps.device).gt(0).float()
+            stacked = np.stack([empty if d.mask is None else d.mask for d in explained.decoded])
+            masks = torch.from_numpy(stacked).to(maps.device).gt(0).float()
         metrics = [m for m in self.work.metrics if masks is not None or m not in OF_MASKS]
         if not metrics:
             return {}
