@@ -12,7 +12,8 @@ from benchmarks.suites import Cases, Group, lite0
 from gag_fast.explainer import explain_many
 from gag_fast.images import load_image, preprocess
 from gag_fast.metrics import evaluate
-from gag_fast.runs import Request, run
+from gag_fast.runs.request import Request
+from gag_fast.runs.run import run
 
 BUDGET = 60.0  # seconds: one run takes ten
 IMAGES, METHODS = 8, ("guided_absgrad", "smoothgrad", "vargrad")

@@ -1,5 +1,6 @@
 """The benchmarks: equal twins, a gate that can fail, a README that quotes its files."""
 
+import importlib
 import json
 import re
 import subprocess
@@ -11,6 +12,7 @@ import torch
 
 import gag_fast
 from benchmarks import competitors, gate, machine, readme, scaling
+from benchmarks.all import SUITES
 from benchmarks.suites import aggregation
 from benchmarks.timing import Timing, interleave, paired_ratio
 
@@ -41,6 +43,14 @@ def test_a_group_yields_its_names_ours_first():
     for group in [aggregation.one_percent(aggregation.Stack(1, 2, 16), slow=False)]:
         assert tuple(group.setup()) == group.names
         assert group.names[0] == "gag_fast"
+
+
+@pytest.mark.parametrize("suite", SUITES)
+def test_every_suite_lists_its_groups(suite):
+    groups = importlib.import_module(f"benchmarks.suites.{suite}").groups()
+    names = [group.name for group in groups]
+    assert names
+    assert len(set(names)) == len(names)
 
 
 def test_interleaving_takes_turns_and_stops_at_its_budget():
