@@ -54,9 +54,10 @@ def sweep() -> Pair:
 
 
 def streaming() -> Pair:
-    """GradientStats over 20 updates against one read of the stack."""
+    """GradientStats over 20 updates against reading and writing its four maps 20 times."""
     grads = Stack().make()
     samples = list(grads.unbind(1))
+    maps = torch.zeros(4, *samples[0].shape)
 
     def stream() -> object:
         stats = gag_fast.GradientStats()
@@ -64,7 +65,11 @@ def streaming() -> Pair:
             stats.update(sample)
         return stats.guided_absgrad(p=85)
 
-    return stream, lambda: grads.sum()
+    def move() -> None:
+        for _ in samples:
+            maps.add_(1)
+
+    return stream, move
 
 
 def noise() -> Pair:
