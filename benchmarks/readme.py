@@ -49,7 +49,7 @@ def section(folder: Path) -> str:
         data = json.loads(path.read_text())
         where = describe(data["stamp"])
         if where not in described:
-            lines += [f"Measured {where}:", ""]
+            lines += [f"Measured by `make bench` {where}:", ""]
             described.add(where)
         lines += ["| job | case | median | × ours |", "| --- | --- | ---: | ---: |"]
         for group in data["groups"]:
