@@ -35,11 +35,15 @@ FIRST = 9  # points that the adaptive rule begins with
 
 @dataclass(frozen=True)
 class Area:
-    """An area under a curve from some of its points, and the rule's own estimate of its error."""
+    """An area under a curve from some of its points, and how many they were."""
 
     value: float
     points: int
-    estimate: float
+
+
+def area_from(curve: np.ndarray, at: np.ndarray) -> Area:
+    """Trapezoids on [0, 1] through the points with the indexes `at`."""
+    return Area(float(np.trapezoid(curve[at], at / (len(curve) - 1))), len(at))
 
 
 def adaptive(curve: np.ndarray, tolerance: float) -> Area:
@@ -67,15 +71,13 @@ def adaptive(curve: np.ndarray, tolerance: float) -> Area:
             if b - a > 1:
                 heapq.heappush(heap, (-error / 8, a, b))
         estimate = sum(-e for e, _, _ in heap)
-    at = np.array(sorted(known))
-    area = float(np.trapezoid(curve[at], at / last))
-    return Area(area, len(at), float(estimate))
+    return area_from(curve, np.array(sorted(known)))
 
 
 def even(curve: np.ndarray, points: int) -> Area:
     """Trapezoids on `points` evenly spaced points."""
-    at = np.unique(np.round(np.linspace(0, len(curve) - 1, points)).astype(int))
-    return Area(float(np.trapezoid(curve[at], at / (len(curve) - 1))), len(at), 0.0)
+    at = np.round(np.linspace(0, len(curve) - 1, points)).astype(int)
+    return area_from(curve, np.unique(at))
 
 
 def curves(photos: Path | None, count: int) -> dict[str, np.ndarray]:
@@ -100,7 +102,7 @@ def rank_correlation(a: list[float], b: list[float]) -> float:
 
 def compare(points: np.ndarray, tolerance: float) -> dict[str, Any]:
     """Adaptive and even spacing against the full curves [maps, 225]."""
-    full = [float(np.trapezoid(c, dx=1 / (len(c) - 1))) for c in points]
+    full = [area_from(c, np.arange(len(c))).value for c in points]
     ours = [adaptive(c, tolerance) for c in points]
     mean_points = round(np.mean([a.points for a in ours]))
     row: dict[str, Any] = {"tolerance": tolerance}
