@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -35,7 +36,10 @@ def interleave(
     warmup: int = 2,
     budget: float | None = None,
 ) -> dict[str, Timing]:
-    """Time every case once a round, in turn, so that a drift of the machine meets all alike.
+    """Time every case once a round, so that a drift of the machine meets all alike.
+
+    The order is drawn anew each round: what a case leaves in the caches then helps or hinders none
+    in particular. In a fixed order the case after ours would find our stack in L3.
 
     Args:
         cases: name -> call without arguments.
@@ -50,6 +54,7 @@ def interleave(
         for _ in range(warmup):
             call()
     taken: dict[str, list[float]] = {name: [] for name in cases}
+    names, order = list(cases), random.Random(0)
     gc.collect()
     gc.disable()
     try:
@@ -57,7 +62,8 @@ def interleave(
         for done in range(rounds):
             if budget is not None and done >= 3 and time.perf_counter() - begin > budget:
                 break
-            for name, call in cases.items():
+            for name in order.sample(names, len(names)):
+                call = cases[name]
                 start = time.perf_counter()
                 call()
                 taken[name].append(time.perf_counter() - start)

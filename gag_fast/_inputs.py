@@ -59,16 +59,16 @@ def as_gradient(value: Any, name: str) -> Tensor:
         raise TypeError(f"{name} must be {_DTYPE_NAMES}, got {describe(value)}")
     if value.layout != torch.strided:
         raise TypeError(f"{name} must be a dense tensor, got layout {value.layout}")
-    if value.device.type not in ("cpu", "cuda"):
+    if not (value.is_cpu or value.is_cuda):
         raise ValueError(f"{name} must be on the CPU or a CUDA device, got {value.device}")
-    if value.device.type == "cuda" and not _has_cuda_kernels():
+    if value.is_cuda and not _has_cuda_kernels():
         raise ValueError(
             f"{name} is on {value.device}, but this build of gag_fast has no CUDA kernels loaded: "
             'gag_fast.build_info()["cuda_library"] says why'
         )
-    if 0 in value.shape:
+    if value.numel() == 0:
         raise ValueError(f"{name} has an empty axis: shape {list(value.shape)}")
-    return value.detach()
+    return value.detach() if value.requires_grad else value
 
 
 def _has_cuda_kernels() -> bool:
@@ -117,6 +117,8 @@ def _as_percent(value: Any) -> float:
 
 def as_percents(p: Any) -> tuple[list[float], bool]:
     """p as a list of floats, and whether it was a single number."""
+    if isinstance(p, (int, float)):  # nearly always: the checks below cost more than a small map
+        return [_as_percent(p)], True
     if isinstance(p, (np.ndarray, Tensor)):
         p = p.tolist()
     if isinstance(p, (str, bytes)) or not isinstance(p, Sequence):

@@ -19,6 +19,7 @@ from torch import Tensor
 from gag_fast import _fake  # noqa: F401  (registers the operators and their fake kernels)
 
 _MASK64 = (1 << 64) - 1
+_NATIVE = torch.ops.gag_fast
 
 
 def guided_absgrad(
@@ -38,7 +39,7 @@ def guided_absgrad(
     Returns:
         `[k,B,H,W]`, or `[k,B,C,H,W]` with `keep_channels`; float64 for float64 input, else float32.
     """
-    return torch.ops.gag_fast.guided_absgrad(grads, [float(q) for q in p], normalize, keep_channels)
+    return _NATIVE.guided_absgrad.default(grads, [float(q) for q in p], normalize, keep_channels)
 
 
 def guided_absgrad_from_stats(
@@ -63,7 +64,7 @@ def guided_absgrad_from_stats(
     Returns:
         `[k,B,H,W]`, or `[k,B,C,H,W]` with `keep_channels`, in the dtype of `m2`.
     """
-    return torch.ops.gag_fast.guided_absgrad_from_stats(
+    return _NATIVE.guided_absgrad_from_stats.default(
         m2, abssum, count, [float(q) for q in p], normalize, keep_channels
     )
 
@@ -82,7 +83,7 @@ def gradient_stats_(
         grads: `[B,m,C,H,W]`, any of the four gradient dtypes, any strides, m >= 1.
         count: samples already in the statistics.
     """
-    torch.ops.gag_fast.gradient_stats_(shift, mean, m2, abssum, grads, count)
+    _NATIVE.gradient_stats_.default(shift, mean, m2, abssum, grads, count)
 
 
 def image_keys(images: Tensor) -> Tensor:
@@ -97,7 +98,7 @@ def image_keys(images: Tensor) -> Tensor:
     Returns:
         int64 `[B]`.
     """
-    return torch.ops.gag_fast.image_keys(images)
+    return _NATIVE.image_keys.default(images)
 
 
 def gaussian_noise(
@@ -123,7 +124,7 @@ def gaussian_noise(
     """
     seed &= _MASK64
     seed -= (seed >> 63) << 64  # the operator takes a signed 64-bit integer
-    return torch.ops.gag_fast.gaussian_noise(images, keys, std, seed, first_sample, samples)
+    return _NATIVE.gaussian_noise.default(images, keys, std, seed, first_sample, samples)
 
 
 def saliency_ranks(maps: Tensor) -> tuple[Tensor, Tensor]:
@@ -136,7 +137,7 @@ def saliency_ranks(maps: Tensor) -> tuple[Tensor, Tensor]:
         `(ranks, order)`, int32 `[M,H*W]`: rank 0 is the most salient pixel, and
         `order[m, ranks[m, p]] == p`.
     """
-    return torch.ops.gag_fast.saliency_ranks(maps)
+    return _NATIVE.saliency_ranks.default(maps)
 
 
 def compose_(out: Tensor, sources: Tensor, fill: Tensor, ranks: Tensor, slots: Tensor) -> None:
@@ -155,4 +156,4 @@ def compose_(out: Tensor, sources: Tensor, fill: Tensor, ranks: Tensor, slots: T
             are the caller's duty (checking would synchronise): validate before the upload. There a
             slot with a bad index fills its copy with NaN instead of reading foreign memory.
     """
-    torch.ops.gag_fast.compose_(out, sources, fill, ranks, slots)
+    _NATIVE.compose_.default(out, sources, fill, ranks, slots)

@@ -29,7 +29,7 @@ namespace {
 template <typename A>
 void summarise_interleaved(const StackView& view, int64_t b, int64_t begin, int64_t end,
                            const A* inverse, A* variance, A* absmean, unsigned* taint) {
-  constexpr int64_t kValues = 1536;
+  constexpr int64_t kValues = 6144;
   A v[kValues], a[kValues];
   const AggregateKernels<A>& kernels = aggregate_kernels<A>();
   const int64_t C = view.C, HW = view.pixels();

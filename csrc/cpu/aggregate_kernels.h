@@ -209,18 +209,19 @@ GAG_INLINE unsigned taint_of(Vec<A> variance, Vec<A> absmean) {
 
 // A run is summarised in blocks of pixels, and a block's samples in groups, so that memory sees
 // a few long reads at a time instead of n short ones: hardware prefetchers follow the former.
-// Between groups a block's moments wait in L1. Tried: README.md, "Statistics".
-constexpr int64_t kBlockBytes = 8192;  // of one moment
-constexpr int64_t kGroup = 5;          // samples
+// Between groups a block's moments wait in L2. Tried: README.md, "Statistics".
+constexpr int64_t kBlockBytes = 32768;  // of one moment
+constexpr int64_t kGroup = 5;           // samples
 
-// Into L2: those `samples` of kVectors vectors of pixels.
-template <int kVectors, typename S>
-GAG_INLINE void prefetch(const S* from, int64_t sample_stride, int64_t samples) {
-  constexpr int kBytes = kVectors * static_cast<int>(sizeof(typename Element<S>::Packed));
-  for (int64_t i = 0; i < samples; ++i) {
-    const char* line = reinterpret_cast<const char*>(from + i * sample_stride);
-    for (int b = 0; b < kBytes; b += 64) __builtin_prefetch(line + b, 0, 2);
-  }
+// Hardware prefetchers stop at the end of a page: whoever reads on asks for the next one.
+constexpr int64_t kPage = 4096;
+constexpr int64_t kLine = 64;
+
+enum Hint : int { kReadOnce = 0, kIntoL2 = 2 };  // __builtin_prefetch's locality
+template <Hint kHint>
+GAG_INLINE void prefetch(const void* from, int64_t bytes) {
+  const char* line = static_cast<const char*>(from);
+  for (int64_t b = 0; b < bytes; b += kLine) __builtin_prefetch(line + b, 0, kHint);
 }
 
 // Samples [first, last) of kVectors vectors of pixels, states in registers.
@@ -285,9 +286,11 @@ unsigned summarise_run(const S* grads, int64_t sample_stride, int64_t n, int64_t
   const Vec<A> samples = broadcast<A>(static_cast<A>(n));
   const Vec<A> freedom = broadcast<A>(static_cast<A>(n - 1));
   Vec<A> taint_variance{}, taint_absmean{};
+  const int64_t blocks = (length + kBlock - 1) / kBlock;
+  const int64_t each = ((length + blocks - 1) / blocks + kLine - 1) / kLine * kLine;
   A mean[kBlock];
-  for (int64_t begin = 0; begin < length; begin += kBlock) {
-    const int64_t pixels = smaller(kBlock, length - begin);
+  for (int64_t begin = 0; begin < length; begin += each) {
+    const int64_t pixels = smaller(each, length - begin);
     const S* block = grads + begin;
     for (int64_t first = 0; first < n; first += kGroup) {
       const int64_t last = smaller(first + kGroup, n);
@@ -298,17 +301,17 @@ unsigned summarise_run(const S* grads, int64_t sample_stride, int64_t n, int64_t
             const S* from = block + at;
             A* const m2 = kVariance ? variance + begin + at : nullptr;
             A* const abssum = absmean + begin + at;
-            prefetch<kVectors>(next + at, sample_stride, following);
+            for (int64_t i = 0; i < following; ++i) {
+              prefetch<kIntoL2>(next + at + i * sample_stride, kVectors * kLanes * sizeof(S));
+            }
             Moments<Vec<A>> state[kVectors];
             if (first == 0) {
               accumulate_first<kVectors, S, A>(state, from, count);
-              accumulate<kVariance, kVectors, S, A>(state, from, sample_stride, 1, last, inverse,
-                                                    count);
             } else {
               resume<kVariance, kVectors, S, A>(state, from, mean + at, m2, abssum, count);
-              accumulate<kVariance, kVectors, S, A>(state, from, sample_stride, first, last,
-                                                    inverse, count);
             }
+            accumulate<kVariance, kVectors, S, A>(state, from, sample_stride, first ? first : 1,
+                                                  last, inverse, count);
             if (last == n) {
               for (int v = 0; v < kVectors; ++v) {
                 if (kVariance) state[v].m2 = state[v].m2 / freedom;
@@ -342,15 +345,18 @@ void fold(const void* grads, int64_t sample_stride, int64_t m, int64_t length, i
   over_run<kLanes>(length, [&]<int kVectors>(int64_t at, int lanes) __attribute__((always_inline)) {
     A *const shift = state.shift + at, *const mean = state.mean + at, *const m2 = state.m2 + at,
              *const abssum = state.abssum + at;
+    if (m == 1) {  // the sample waits for memory, and must not push the state out of the caches
+      prefetch<kReadOnce>(reinterpret_cast<const char*>(run + at) + kPage,
+                          kVectors * kLanes * sizeof(S));
+    }
     Moments<Vec<A>> s[kVectors];
     if (count == 0) {
       accumulate_first<kVectors, S, A>(s, run + at, lanes);
       for (int v = 0; v < kVectors; ++v) store<A>(shift + v * kLanes, s[v].shift, lanes);
-      accumulate<true, kVectors, S, A>(s, run + at, sample_stride, 1, m, inverse, lanes);
     } else {
       resume<true, kVectors, A, A>(s, shift, mean, m2, abssum, lanes);
-      accumulate<true, kVectors, S, A>(s, run + at, sample_stride, 0, m, inverse, lanes);
     }
+    accumulate<true, kVectors, S, A>(s, run + at, sample_stride, count == 0, m, inverse, lanes);
     suspend<true, kVectors, A>(s, mean, m2, abssum, lanes);
   });
 }
@@ -465,6 +471,40 @@ int64_t bracket(const A* values, int64_t length, A low, A high, A* inside, int64
   return found;
 }
 
+// A value's place in ascending order is how many are less: counted, there is no branch that could
+// be mispredicted, as there is in sorting.
+template <typename A>
+void two_of_few(const A* values, int64_t count, int64_t i, int64_t j, A* ith, A* jth) {
+  constexpr int kLanes = SimdOf<A>::lanes;
+  constexpr int kStep = kUnroll * kLanes;
+  typedef decltype(Vec<A>{} < Vec<A>{}) Counts;  // integers as wide as A
+  const Counts most_i = Counts{} + static_cast<int>(i), most_j = Counts{} + static_cast<int>(j);
+  A padded[kFew];
+  for (int64_t k = 0; k < kFew; ++k) padded[k] = k < count ? values[k] : A(__builtin_huge_val());
+  // The largest value with at most i less than it is the i-th, also where values are equal.
+  Vec<A> largest_i{}, largest_j{};
+  for (int64_t at = 0; at < count; at += kStep) {
+    Vec<A> x[kUnroll];
+    Counts less[kUnroll] = {};
+    for (int v = 0; v < kUnroll; ++v) x[v] = load(padded + at + v * kLanes, kWhole);
+    for (int64_t k = 0; k < count; ++k) {
+      const Vec<A> other = broadcast<A>(padded[k]);
+      for (int v = 0; v < kUnroll; ++v) less[v] -= other < x[v];  // true is -1
+    }
+    for (int v = 0; v < kUnroll; ++v) {
+      const Vec<A> low = less[v] <= most_i ? x[v] : Vec<A>{};
+      const Vec<A> high = less[v] <= most_j ? x[v] : Vec<A>{};
+      largest_i = low > largest_i ? low : largest_i;
+      largest_j = high > largest_j ? high : largest_j;
+    }
+  }
+  *ith = *jth = 0;
+  for (int l = 0; l < kLanes; ++l) {
+    *ith = largest_i[l] > *ith ? largest_i[l] : *ith;
+    *jth = largest_j[l] > *jth ? largest_j[l] : *jth;
+  }
+}
+
 // ---- guide x absgrad, channel sum, min-max
 // -------------------------------------------------------
 
@@ -538,6 +578,7 @@ const AggregateKernels<float>& aggregate_kernels<float>() {
       finish<float>,
       take_apart<float>,
       bracket<float>,
+      two_of_few<float>,
       blend<float>,
       normalise<float>};
   return table;
@@ -551,6 +592,7 @@ const AggregateKernels<double>& aggregate_kernels<double>() {
       finish<double>,
       take_apart<double>,
       bracket<double>,
+      two_of_few<double>,
       blend<double>,
       normalise<double>};
   return table;

@@ -21,6 +21,8 @@ struct StatePointers {
   A* abssum;
 };
 
+inline constexpr int64_t kFew = 128;
+
 // A is the accumulator, float or double. Lengths and strides are in elements; a "run" is
 // consecutive memory, the same run of each sample lying `sample_stride` apart.
 template <typename A>
@@ -47,6 +49,9 @@ struct AggregateKernels {
   // Appends the values in [low, high] to `inside`, returns how many; *below = how many are < low.
   // `inside` needs room for all of them and one vector more (kMaxLanes).
   int64_t (*bracket)(const A* values, int64_t length, A low, A high, A* inside, int64_t* below);
+
+  // The i-th and the j-th smallest (from 0) of up to kFew values, which are >= 0 and finite.
+  void (*two_of_few)(const A* values, int64_t count, int64_t i, int64_t j, A* ith, A* jth);
 
   // Eq. 3.4 x 3.2 and the channel sum: out[i] = sum_c guided(variance[c][i], absmean[c][i],
   // threshold[c]), planes `plane_stride` apart. variance == nullptr: guide 1 (p = 0). Widens

@@ -45,21 +45,17 @@ A radix_select(const A* values, int64_t length, int64_t k) {
 template <typename A>
 A select_kth(const AggregateKernels<A>& kernels, const A* values, int64_t length, int64_t k,
              A* scratch) {
-  constexpr int64_t kSmall = 192;  // from here on, a plain selection is cheapest
-  constexpr int64_t kSample = 128;
-  constexpr int64_t kMargin = 16;  // sample ranks; a sample's rank strays by sqrt(128)/2 at most
-  while (length > kSmall) {
-    A sample[kSample];
-    for (int64_t j = 0; j < kSample; ++j) sample[j] = values[(2 * j + 1) * length / (2 * kSample)];
-    const int64_t centre = k * kSample / length;
-    const int64_t first = std::max<int64_t>(centre - kMargin, 0);
-    const int64_t last = std::min<int64_t>(centre + kMargin, kSample - 1);
-    std::nth_element(sample, sample + first, sample + kSample);
-    if (last > first) std::nth_element(sample + first + 1, sample + last, sample + kSample);
+  constexpr int64_t kMargin = 16;  // sample ranks; a sample's rank strays by sqrt(kFew)/2 at most
+  while (length > kFew) {
+    A sample[kFew];
+    for (int64_t j = 0; j < kFew; ++j) sample[j] = values[(2 * j + 1) * length / (2 * kFew)];
+    const int64_t centre = k * kFew / length;
+    A low, high;
+    kernels.two_of_few(sample, kFew, std::max<int64_t>(centre - kMargin, 0),
+                       std::min(centre + kMargin, kFew - 1), &low, &high);
     // At an end of the sample the bracket is open: the extremes are seldom sampled.
-    const A low = centre - kMargin < 0 ? A(0) : sample[first];
-    const A high =
-        centre + kMargin > kSample - 1 ? std::numeric_limits<A>::infinity() : sample[last];
+    if (centre - kMargin < 0) low = A(0);
+    if (centre + kMargin > kFew - 1) high = std::numeric_limits<A>::infinity();
     int64_t below = 0;
     const int64_t inside = kernels.bracket(values, length, low, high, scratch, &below);
     const bool found = k >= below && k < below + inside;
@@ -70,10 +66,9 @@ A select_kth(const AggregateKernels<A>& kernels, const A* values, int64_t length
     length = inside;
     k -= below;
   }
-  A small[kSmall];
-  std::copy(values, values + length, small);
-  std::nth_element(small, small + k, small + length);
-  return small[k];
+  A answer;
+  kernels.two_of_few(values, length, k, k, &answer, &answer);
+  return answer;
 }
 
 }  // namespace gag_fast

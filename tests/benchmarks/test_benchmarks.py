@@ -53,12 +53,14 @@ def test_every_suite_lists_its_groups(suite):
     assert len(set(names)) == len(names)
 
 
-def test_interleaving_takes_turns_and_stops_at_its_budget():
+def test_interleaving_draws_the_order_of_each_round_and_stops_at_its_budget():
     order = []
-    cases = {name: (lambda name=name: order.append(name)) for name in "ab"}
-    times = interleave(cases, rounds=4, warmup=1)
-    assert order == list("ab") + list("ab") * 4
-    assert [len(t.seconds) for t in times.values()] == [4, 4]
+    cases = {name: (lambda name=name: order.append(name)) for name in "abc"}
+    times = interleave(cases, rounds=20, warmup=1)
+    rounds = {tuple(order[i : i + 3]) for i in range(0, len(order), 3)}
+    assert {tuple(sorted(taken)) for taken in rounds} == {("a", "b", "c")}
+    assert len(rounds) == 6
+    assert {name: len(t.seconds) for name, t in times.items()} == {"a": 20, "b": 20, "c": 20}
     assert len(interleave(cases, rounds=1000, budget=0.0)["a"].seconds) == 3
 
 
