@@ -117,8 +117,8 @@ def _as_percent(value: Any) -> float:
 
 def as_percents(p: Any) -> tuple[list[float], bool]:
     """p as a list of floats, and whether it was a single number."""
-    if isinstance(p, (int, float)):  # nearly always: the checks below cost more than a small map
-        return [_as_percent(p)], True
+    if type(p) in (int, float) and 0 <= p <= 100:  # nearly always; the checks below take longer
+        return [float(p)], True
     if isinstance(p, (np.ndarray, Tensor)):
         p = p.tolist()
     if isinstance(p, (str, bytes)) or not isinstance(p, Sequence):
