@@ -417,6 +417,33 @@ GAG_INLINE void bracket_each(const A* values, int64_t length, A low, A high, A* 
   }
 }
 
+#if defined(__AVX2__) && !defined(__AVX512F__)
+// For each mask of a vector's values, the 32-bit lanes that bring those it has to the front.
+template <int kValues>
+struct ToFront {
+  uint8_t lane[1 << kValues][8] = {};
+
+  constexpr ToFront() {
+    constexpr int kWords = 8 / kValues;  // of a value
+    for (int mask = 0; mask < 1 << kValues; ++mask) {
+      int to = 0;
+      for (int v = 0; v < kValues; ++v) {
+        for (int w = 0; w < kWords && (mask >> v & 1); ++w) {
+          lane[mask][to++] = static_cast<uint8_t>(v * kWords + w);
+        }
+      }
+    }
+  }
+};
+constexpr ToFront<8> kFloatsToFront;
+constexpr ToFront<4> kDoublesToFront;
+
+GAG_INLINE __m256i to_front(__m256i values, const uint8_t* lanes) {
+  const __m128i packed = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(lanes));
+  return _mm256_permutevar8x32_epi32(values, _mm256_cvtepu8_epi32(packed));
+}
+#endif
+
 template <typename A>
 int64_t bracket(const A* values, int64_t length, A low, A high, A* inside, int64_t* below) {
   int64_t found = 0, less = 0, i = 0;
@@ -451,8 +478,10 @@ int64_t bracket(const A* values, int64_t length, A low, A high, A* inside, int64
     for (; i + 8 <= length; i += 8) {
       const __m256 v = _mm256_loadu_ps(values + i);
       const int under = _mm256_movemask_ps(_mm256_cmp_ps(v, lows, _CMP_LT_OQ));
-      int in = ~under & _mm256_movemask_ps(_mm256_cmp_ps(v, highs, _CMP_LE_OQ));
-      for (; in; in &= in - 1) inside[found++] = values[i + __builtin_ctz(in)];
+      const int in = ~under & _mm256_movemask_ps(_mm256_cmp_ps(v, highs, _CMP_LE_OQ));
+      _mm256_storeu_si256(reinterpret_cast<__m256i*>(inside + found),
+                          to_front(_mm256_castps_si256(v), kFloatsToFront.lane[in]));
+      found += __builtin_popcount(in);
       less += __builtin_popcount(under);
     }
   } else {
@@ -460,8 +489,10 @@ int64_t bracket(const A* values, int64_t length, A low, A high, A* inside, int64
     for (; i + 4 <= length; i += 4) {
       const __m256d v = _mm256_loadu_pd(values + i);
       const int under = _mm256_movemask_pd(_mm256_cmp_pd(v, lows, _CMP_LT_OQ));
-      int in = ~under & _mm256_movemask_pd(_mm256_cmp_pd(v, highs, _CMP_LE_OQ));
-      for (; in; in &= in - 1) inside[found++] = values[i + __builtin_ctz(in)];
+      const int in = ~under & _mm256_movemask_pd(_mm256_cmp_pd(v, highs, _CMP_LE_OQ));
+      _mm256_storeu_si256(reinterpret_cast<__m256i*>(inside + found),
+                          to_front(_mm256_castpd_si256(v), kDoublesToFront.lane[in]));
+      found += __builtin_popcount(in);
       less += __builtin_popcount(under);
     }
   }
