@@ -286,8 +286,9 @@ unsigned summarise_run(const S* grads, int64_t sample_stride, int64_t n, int64_t
   const Vec<A> samples = broadcast<A>(static_cast<A>(n));
   const Vec<A> freedom = broadcast<A>(static_cast<A>(n - 1));
   Vec<A> taint_variance{}, taint_absmean{};
+  // Blocks of about equal size, in whole vectors, rather than full ones and a short one.
   const int64_t blocks = (length + kBlock - 1) / kBlock;
-  const int64_t each = ((length + blocks - 1) / blocks + kLine - 1) / kLine * kLine;
+  const int64_t each = ((length + blocks - 1) / blocks + kMaxLanes - 1) / kMaxLanes * kMaxLanes;
   A mean[kBlock];
   for (int64_t begin = 0; begin < length; begin += each) {
     const int64_t pixels = smaller(each, length - begin);
