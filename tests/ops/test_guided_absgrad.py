@@ -99,6 +99,7 @@ class TestAgainstNumpy:
             (3, 20, 3, 33, 47),
             (2, 33, 4, 64, 64),
             (1, 5, 2, 1, 300),
+            (1, 11, 2, 131, 197),  # several of the CPU kernels' blocks and groups, none full
         ],
     )
     def test_equations(self, device, shape, dtype):
@@ -194,8 +195,9 @@ class TestSelection:
 class TestSameBits:
     @pytest.mark.parametrize("layout", LAYOUTS)
     @pytest.mark.parametrize("dtype", DTYPES)
-    def test_any_layout(self, layout, dtype):
-        grads = stack(2, 11, 3, 37, 41, dtype=dtype)
+    @pytest.mark.parametrize("shape", [(2, 11, 3, 37, 41), (1, 7, 3, 83, 101)])
+    def test_any_layout(self, layout, dtype, shape):
+        grads = stack(*shape, dtype=dtype)
         expected = gag_fast.guided_absgrad(grads, PERCENTS)
         assert torch.equal(gag_fast.guided_absgrad(LAYOUTS[layout](grads), PERCENTS), expected)
 
