@@ -21,7 +21,7 @@ struct StatePointers {
   A* abssum;
 };
 
-inline constexpr int64_t kFew = 128;
+inline constexpr int64_t kFew = 128;  // as many as two_of_few puts in order
 
 // A is the accumulator, float or double. Lengths and strides are in elements; a "run" is
 // consecutive memory, the same run of each sample lying `sample_stride` apart.
