@@ -9,7 +9,6 @@ what works here works on a user's own data.
 from __future__ import annotations
 
 import csv
-import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -99,8 +98,8 @@ def run(out: Path) -> int:
     measured now.
 
     Raises:
-        DemoError: a package with photographs or weights is not installed, or `out/run` is
-            something else than a run.
+        DemoError: a package with photographs or weights is not installed, or `out` is neither
+            empty nor an earlier demo's.
     """
     from gag_fast.export import export_onnx
     from gag_fast.models import load_model
@@ -111,8 +110,7 @@ def run(out: Path) -> int:
 
     begin = time.perf_counter()
     out = Path(out)
-    folder = out / "run"
-    _clear(folder)
+    folder = _clear(out)
     photographs = write_photographs(out / "photographs")
     print(f"{len(photographs)} photographs in {out / 'photographs'}")
     for photograph in photographs:
@@ -180,13 +178,16 @@ def write_photographs(folder: Path) -> list[Photograph]:
     return list(PHOTOGRAPHS)
 
 
-def _clear(folder: Path) -> None:
-    """Removes an earlier demo's run; anything that is not a run folder stays."""
-    if not folder.exists():
-        return
-    if not (folder / "manifest.json").is_file() and any(folder.iterdir()):
-        raise DemoError(f"{folder} is there and is not a run folder; give another --out")
-    shutil.rmtree(folder)
+def _clear(out: Path) -> Path:
+    """The folder of the demo's run, without an earlier demo's; what is not a demo's stays."""
+    from gag_fast.runs.folder import RunError, RunFolder, claim
+
+    try:
+        claim(out, "run")
+        RunFolder(out / "run").clear()
+    except RunError as error:
+        raise DemoError(str(error)) from None
+    return out / "run"
 
 
 def _print_tables(result, summary) -> None:

@@ -7,6 +7,7 @@ What becomes of the unusual (each has a test):
   EXIF orientation            applied, as every viewer does
   animated                    the first frame
   wrong extension             does not matter, the content decides
+  other formats than FORMATS  refused; some of PIL's start a program to be read
   too many pixels             refused before it is decoded: a decompression bomb
   truncated, empty, no image, a folder, a pipe    refused
 Every refusal is an ImageError that names the file and the reason.
@@ -20,6 +21,7 @@ from __future__ import annotations
 import os
 import stat
 import warnings
+from functools import cache
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -34,6 +36,13 @@ if TYPE_CHECKING:
 
 MAX_PIXELS = 89_478_485
 """Pictures with more pixels are refused; PIL's own threshold (0.25 GiB as RGB)."""
+
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF", "PPM", "JPEG2000", "AVIF")
+"""The formats that are read, by PIL's names. All are decoded by libraries inside this process.
+
+PIL knows many more, and tries them all where it is not told which: EPS goes to Ghostscript, so an
+EPS file that is called cat.png would be a program that runs. Nothing opens a picture but by this
+list."""
 
 SUFFIXES = frozenset(
     (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm")
@@ -82,7 +91,7 @@ def decode_image(data: bytes, name: str | os.PathLike[str]) -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the size is judged here, bad EXIF is no matter
-            picture = Image.open(BytesIO(data))
+            picture = Image.open(BytesIO(data), formats=_formats())
             width, height = picture.size
             if width * height > MAX_PIXELS:
                 raise Image.DecompressionBombError(f"{width}×{height}")
@@ -97,12 +106,20 @@ def decode_image(data: bytes, name: str | os.PathLike[str]) -> Image.Image:
         ) from None
     except Image.UnidentifiedImageError:
         raise ImageError(
-            f"{name}: is not an image that can be read (first bytes {data[:8]!r})"
+            f"{name}: is not an image that can be read (first bytes {data[:8]!r}); "
+            f"formats: {', '.join(FORMATS)}"
         ) from None
     except MemoryError:
         raise ImageError(f"{name}: not enough memory to decode it") from None
     except Exception as error:  # PIL's plugins raise whatever a broken file makes them
         raise ImageError(f"{name}: cannot be decoded: {error or type(error).__name__}") from None
+
+
+@cache
+def _formats() -> list[str]:
+    """FORMATS, as far as this PIL has them: an older one is without AVIF."""
+    Image.init()
+    return [name for name in FORMATS if name in Image.OPEN]
 
 
 def load_image(path: str | os.PathLike[str]) -> Image.Image:

@@ -47,41 +47,35 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Runs the command; an image that cannot be read is named, the others are still done."""
     from gag_fast._progress import Progress
+    from gag_fast.data import Item
     from gag_fast.models import load_model
+    from gag_fast.runs.decoding import Decoder
 
     module, spec = load_model(args.model, args.weights)
     target = _target(args.target, spec)
     paths = _files(args.images)
     args.out.mkdir(parents=True, exist_ok=True)
-    names = _picture_names(paths)
+    names = _picture_names(paths, args.out)
     module = module.to(_device(args.device))
     failed = 0
-    with Progress(len(paths)) as progress:
+    with Progress(len(paths)) as progress, Decoder(spec.preprocessing, workers=1) as decoder:
         for start in range(0, len(paths), _BATCH):
+            several = paths[start : start + _BATCH]
+            answers = [decoder.submit(Item(str(path), path)) for path in several]
             batch = []
-            for path in paths[start : start + _BATCH]:
-                picture = _read(path, spec, progress)
-                if picture is None:
+            for path, answer in zip(several, answers):
+                decoded = answer.result()
+                if decoded.pixels is None:
+                    progress.note(f"gag-fast: error: {decoded.error}")
                     failed += 1
                 else:
-                    batch.append((path, picture))
+                    batch.append((path, decoded.pixels))
             if batch:
                 failed += _explain(args, module, spec, target, batch, names, progress)
-            progress.add(min(_BATCH, len(paths) - start))
+            progress.add(len(several))
     if failed:
         print(f"gag-fast: {failed} of {len(paths)} images failed", file=sys.stderr)
     return 1 if failed else 0
-
-
-def _read(path: Path, spec: Any, progress: Any) -> Any:
-    """The picture at the model's size, or None after saying why not."""
-    from gag_fast.images import ImageError, fit, load_image
-
-    try:
-        return fit(load_image(path), spec.preprocessing)
-    except ImageError as error:
-        progress.note(f"gag-fast: error: {error}")
-        return None
 
 
 def _explain(
@@ -98,12 +92,11 @@ def _explain(
     import torch
 
     from gag_fast.explainer import explain
-    from gag_fast.images import preprocess
+    from gag_fast.images import normalise
     from gag_fast.report.pictures import save_overlay
 
     device = next(module.parameters()).device
-    images = torch.stack([preprocess(picture, spec.preprocessing) for _, picture in batch])
-    images = images.to(device)
+    images = normalise(np.stack([pixels for _, pixels in batch]), spec.preprocessing).to(device)
     with torch.inference_mode():
         probabilities = module(images).softmax(dim=1)
     predicted = probabilities.argmax(dim=1)
@@ -122,7 +115,7 @@ def _explain(
         **options,
     ).cpu()
     failed = 0
-    for (path, picture), saliency, shares, chosen, best in zip(
+    for (path, pixels), saliency, shares, chosen, best in zip(
         batch, maps, probabilities.cpu(), targets.tolist(), predicted.tolist()
     ):
         if not torch.isfinite(saliency).all():
@@ -134,9 +127,10 @@ def _explain(
         below = [f"{path.name}   {_settings(args)}   {spec.name}"]
         if chosen != best:
             below.append(f"predicted: {_label(spec, best)}  {shares[best]:.3f}")
+        picture = pixels.repeat(3, axis=2) if pixels.shape[2] == 1 else pixels
         save_overlay(out, picture, saliency, [heading, *below])
         if args.save_maps:
-            np.save(out.with_suffix(".npy"), saliency.float().numpy())
+            np.save(out.with_name(f"{out.stem}.npy"), saliency.float().numpy())
         print(f"{path}: {heading} -> {out}", flush=True)
     return failed
 
@@ -184,14 +178,38 @@ def _files(paths: list[Path]) -> list[Path]:
     return list(found)
 
 
-def _picture_names(paths: list[Path]) -> dict[Path, str]:
-    """A name for each picture, numbered where two images are called the same."""
+def _picture_names(paths: list[Path], out: Path) -> dict[Path, str]:
+    """A name for each picture, numbered where it is taken: by another image, or by a file of `out`.
+
+    Only what an earlier call wrote is written over: `explain d/cat.png --out d` leaves the
+    photograph alone and writes d/cat-2.png.
+    """
+    given = {_identity(path) for path in paths} - {None}
     used: set[str] = set()
     names = {}
     for path in paths:
         name, number = path.stem, 2
-        while name in used:
+        while name in used or _is_taken(out / f"{name}.png", given):
             name, number = f"{path.stem}-{number}", number + 1
         used.add(name)
         names[path] = name
     return names
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """What tells a file by whatever name, None for one that is not there."""
+    try:
+        facts = path.stat()
+    except (OSError, ValueError):
+        return None
+    return facts.st_dev, facts.st_ino
+
+
+def _is_taken(picture: Path, given: set[tuple[int, int] | None]) -> bool:
+    """Whether a picture of that name, or its map, would replace a file of the user's."""
+    from gag_fast.report.pictures import is_ours
+
+    maps = picture.with_name(f"{picture.stem}.npy")
+    if picture.is_symlink() or _identity(picture) in given or _identity(maps) in given:
+        return True
+    return not is_ours(picture) if picture.exists() else maps.exists()

@@ -88,6 +88,8 @@ def _experiment_name(text: str) -> str:
 
 def run(args: argparse.Namespace) -> int:
     """Runs the command."""
+    from gag_fast.runs.folder import claim
+
     if args.fetch:
         from gag_fast.experiments.cases import CASES
 
@@ -101,7 +103,7 @@ def run(args: argparse.Namespace) -> int:
     on_data = args.data is not None
     if tables and not on_data:
         raise ValueError(f"{', '.join(tables)} needs --data, and --model or --case")
-    args.out.mkdir(parents=True, exist_ok=True)
+    claim(args.out, "selection.json", "fig4.txt")
     status = 0
     if "fig4" in args.what:
         _figure4(args.out)

@@ -32,7 +32,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Runs the command."""
     from gag_fast.experiments.synthetic import make
+    from gag_fast.runs.folder import claim
 
+    claim(args.out)
     made = make(args.out, args.train_images, args.test_images, args.epochs, args.seed)
     print(
         f"data: {made.test_csv}\n"

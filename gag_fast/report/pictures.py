@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from PIL.Image import Resampling
+from PIL.PngImagePlugin import PngInfo
 
 from gag_fast.report.colormaps import colorize, table
 
@@ -26,6 +27,7 @@ _MUTED = (110, 114, 122)
 _PAPER = (255, 255, 255)
 _RULE = (222, 224, 228)
 _MARGIN, _GAP, _BAR = 28, 16, 14
+_SOFTWARE = "gag-fast explain"
 
 
 def as_image(image) -> Image.Image:
@@ -221,8 +223,25 @@ def save_overlay(path, image, values, lines: Sequence[str] = (), **options) -> P
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
     try:
-        picture.save(partial, extensions[path.suffix.lower()])
+        picture.save(partial, extensions[path.suffix.lower()], pnginfo=_signature())
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
     return path
+
+
+def is_ours(path) -> bool:
+    """Whether a file is a PNG that `save_overlay` wrote, by the signature in it."""
+    try:
+        if not Path(path).is_file():  # a pipe would block
+            return False
+        with Image.open(path, formats=["PNG"]) as picture:
+            return picture.info.get("Software") == _SOFTWARE
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return False
+
+
+def _signature() -> PngInfo:
+    info = PngInfo()
+    info.add_text("Software", _SOFTWARE)
+    return info

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import signal
 import sys
 import time
 from types import SimpleNamespace
@@ -19,6 +20,9 @@ from typing import Any
 import numpy as np
 
 from gag_fast.images import ImageError, decode_image, decode_mask, fit, pixels_of, read_bytes
+
+TIME_LIMIT = 150
+"""Seconds for one image, after which the process ends itself; the parent's patience ends before."""
 
 MEMORY_LIMIT = 4 << 30
 """Bytes of address space: what a hostile file can make a decoder take."""
@@ -66,10 +70,22 @@ def _mask_pixels(path: str, size: tuple[int, int], preprocessing: Any) -> bytes:
     return (binary[..., 0] if binary.ndim == 3 else binary).tobytes()
 
 
+def start_no_program(event: str, _: object) -> None:
+    """An audit hook: whatever a file makes a decoder do, starting a program is not its work."""
+    if event in _STARTS:
+        raise ImageError("a decoder may not start a program")
+
+
+_STARTS = frozenset(
+    ("subprocess.Popen", "os.system", "os.exec", "os.fork", "os.forkpty", "os.posix_spawn")
+)
+
+
 def main() -> None:
     """Serves requests until stdin ends, as it does when the parent dies."""
     import resource
 
+    sys.addaudithook(start_no_program)
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
     limit = MEMORY_LIMIT if hard == resource.RLIM_INFINITY else min(MEMORY_LIMIT, hard)
     resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
@@ -77,12 +93,15 @@ def main() -> None:
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # a library that prints must not break the protocol
     for line in sys.stdin.buffer:
+        # Where the parent is gone, nobody else ends a decoder that is caught in a file.
+        signal.alarm(TIME_LIMIT)
         request = json.loads(line)
         header, payload = decode(request["path"], request["mask"], request["span"], preprocessing)
         answers.write(json.dumps(header).encode() + b"\n")
         for block in payload:
             answers.write(block)
         answers.flush()
+        signal.alarm(0)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import contextlib
 import json
 import os
 import select
+import signal
 import subprocess
 import sys
 import threading
@@ -134,12 +135,19 @@ class _Process:
         return block
 
     def _end(self) -> str:
+        self._end_group()
         code = self.process.wait()
         return f"the decoder died over it ({f'signal {-code}' if code < 0 else f'status {code}'})"
 
+    def _end_group(self) -> None:
+        """SIGKILL for the process and its children: it leads a group of its own."""
+        if self.process.returncode is None:  # once it is waited for, the number may be another's
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.process.pid, signal.SIGKILL)
+
     def close(self) -> None:
-        """Ends the process."""
-        self.process.kill()
+        """Ends the process, and whatever it may have started."""
+        self._end_group()
         self.process.wait()
         for pipe in (self.process.stdin, self.process.stdout):
             with contextlib.suppress(OSError):

@@ -29,6 +29,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 _PART = re.compile(r"part-(\d{6,})\.parquet")
+
+# What a run makes, by the folder that it lies in ("" is RUN itself). Nothing else is ever deleted
+# or replaced, and a folder that holds anything else before its first start is not taken.
+_OURS = {
+    "": re.compile(
+        r"results|maps|sessions|report|manifest\.json|model\.onnx|\.lock"
+        r"|\.manifest\.json\.tmp|\.model-\w+\.onnx"
+    ),
+    "results": re.compile(r"part-\d{6,}\.parquet|\.part-\d{6,}\.parquet\.tmp"),
+    "maps": re.compile(r"part-\d{6,}\.npz|\.part-\d{6,}\.npz\.tmp"),
+    "sessions": re.compile(r"\d{4,}\.json|\.\d{4,}\.json\.tmp"),
+}
+_HALF_WRITTEN = re.compile(r"\..*\.tmp")
 _SETTINGS_KEY = b"gag_fast.settings"
 
 
@@ -47,7 +60,7 @@ class RunFolder:
         path: the folder RUN, made when it is not there.
 
     Raises:
-        RunError: `path` is a file, or cannot be made.
+        RunError: `path` is a file, cannot be made, or is neither empty nor a run.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -56,9 +69,30 @@ class RunFolder:
         self.maps = self.path / "maps"
         self.manifest_path = self.path / "manifest.json"
         try:
+            if self.path.is_dir():
+                self._check_ours()
             self.results.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise RunError(f"{path}: cannot be a run folder: {error.strerror}") from None
+
+    def _check_ours(self) -> None:
+        """Raises RunError for a folder with files and no run: they would be in danger here."""
+        if _is_manifest(self.manifest_path):
+            return
+        foreign = [
+            name if folder == "" else f"{folder}/{name}"
+            for folder, ours in _OURS.items()
+            for name in _names(self.path / folder)
+            if not ours.fullmatch(name)
+        ]
+        if self.manifest_path.exists() and not self.parts():
+            foreign.append(self.manifest_path.name)  # of something else: a run's can be read
+        if foreign:
+            more = f" and {len(foreign) - 3} more" if len(foreign) > 3 else ""
+            raise RunError(
+                f"{self.path} is not a run folder, and not empty: it holds "
+                f"{', '.join(sorted(foreign)[:3])}{more}; give another folder"
+            )
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -141,9 +175,9 @@ class RunFolder:
     def parts(self) -> dict[int, Path]:
         """The parts there are, by number of the chunk."""
         return {
-            int(match[1]): path
-            for path in sorted(self.results.iterdir())
-            if (match := _PART.fullmatch(path.name))
+            int(match[1]): self.results / name
+            for name in sorted(_names(self.results))
+            if (match := _PART.fullmatch(name))
         }
 
     def read_part(
@@ -170,11 +204,30 @@ class RunFolder:
         return pa.concat_tables(tables)
 
     def remove_leftovers(self) -> int:
-        """Deletes what a killed process left half written; returns how many files."""
-        found = [p for p in self.path.rglob(".*.tmp") if p.is_file()]
+        """Deletes what a killed process left half written; returns how many files.
+
+        Only files of a run's own making, by their whole names, in the folders that it writes to.
+        """
+        found = [p for p in self._own_files() if _HALF_WRITTEN.fullmatch(p.name)]
         for path in found:
             path.unlink(missing_ok=True)
         return len(found)
+
+    def clear(self) -> None:
+        """Deletes the run: its files, and its folders where nothing else lies in them."""
+        for path in self._own_files():
+            path.unlink(missing_ok=True)
+        for folder in ("results", "maps", "sessions"):
+            with contextlib.suppress(OSError):  # not there, or a user's files are in it
+                (self.path / folder).rmdir()
+
+    def _own_files(self) -> list[Path]:
+        return [
+            path
+            for folder, ours in _OURS.items()
+            for name in _names(self.path / folder)
+            if ours.fullmatch(name) and not (path := self.path / folder / name).is_dir()
+        ]
 
     def _put(self, path: Path, write: Callable[[IO[bytes]], Any]) -> None:
         """Makes `path` appear with all its bytes on the disk, or not at all."""
@@ -198,3 +251,44 @@ class RunFolder:
                     f"no space left on the disk of {self.path} to write {path.name}"
                 ) from None
             raise
+
+
+def claim(path: str | os.PathLike[str], *marks: str) -> None:
+    """Makes a folder for a command's files, or takes one that such a command made before.
+
+    Args:
+        path: the folder.
+        marks: names of files that tell such a folder too; those made now hold a file `.gag-fast`.
+
+    Raises:
+        RunError: it holds files and no mark, so they may be anybody's.
+    """
+    path = Path(path)
+    mark = path / ".gag-fast"
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        names = set(os.listdir(path))
+        if names and not names & {mark.name, *marks}:
+            raise RunError(
+                f"{path} is not empty, and no earlier call made it: it holds "
+                f"{', '.join(sorted(names)[:3])}{', …' * (len(names) > 3)}; give another folder"
+            )
+        mark.touch()
+    except OSError as error:
+        raise RunError(f"{path}: cannot be written to: {error.strerror}") from None
+
+
+def _names(folder: Path) -> list[str]:
+    try:
+        return os.listdir(folder)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def _is_manifest(path: Path) -> bool:
+    """Whether a file is the manifest of a run; other things have a manifest.json too."""
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(content, dict) and "settings" in content and "format" in content

@@ -1,0 +1,103 @@
+"""A command writes, replaces and deletes what it made itself, and nothing else."""
+
+import json
+
+import pytest
+
+from gag_fast import demo
+from gag_fast.cli import main
+from gag_fast.runs.folder import RunError, RunFolder, claim
+
+
+def tree(folder):
+    return {p.relative_to(folder): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def test_a_folder_with_files_is_not_taken(photos, start, tmp_path):
+    home = tmp_path / "home"
+    (home / "work" / "deep").mkdir(parents=True)
+    (home / "work" / "deep" / ".letter.tmp").write_text("years of work")
+    (home / ".draft.odt.tmp").write_text("more")
+    before = tree(home)
+    with pytest.raises(RunError, match=r"not a run folder, and not empty: it holds \.draft") as e:
+        start(photos(2), out="home")
+    assert "\n" not in str(e.value)
+    assert tree(home) == before
+    assert {p.name for p in home.iterdir()} == {"work", ".draft.odt.tmp"}
+
+
+def test_of_a_run_only_its_own_leftovers_go(photos, start):
+    data = photos(6)
+    out = start(data, keep_maps=True).out
+    ours = [
+        *(out / "results" / ".part-000001.parquet.tmp", out / "maps" / ".part-000001.npz.tmp"),
+        *(out / "sessions" / ".0007.json.tmp", out / ".manifest.json.tmp"),
+    ]
+    users = [
+        *(out / ".notes.md.tmp", out / "results" / ".figures.tmp", out / "maps" / ".a.npz.tmp"),
+        *(out / "mine" / ".part-000001.parquet.tmp", out / "notes.txt"),
+    ]
+    (out / "mine").mkdir()
+    for path in (*ours, *users):
+        path.write_text("x")
+    start(data, keep_maps=True)
+    assert not [p for p in ours if p.exists()]
+    assert all(p.exists() for p in users)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("manifest.json", json.dumps({"name": "an extension", "manifest_version": 3})),
+        ("manifest.json", "not JSON"),
+        ("results/table.csv", "1,2,3"),
+        ("maps/paris.osm", "<osm/>"),
+        ("model.pt", "weights"),
+    ],
+)
+def test_names_like_a_run_s_make_no_run(tmp_path, name, content):
+    path = tmp_path / "other" / name
+    path.parent.mkdir(parents=True)
+    path.write_text(content)
+    with pytest.raises(RunError, match="not a run folder"):
+        RunFolder(tmp_path / "other")
+    assert path.read_text() == content
+
+
+def test_what_a_start_killed_early_left_is_taken(photos, start, tmp_path):
+    for name in ("results", "maps", "sessions"):
+        (tmp_path / "run" / name).mkdir(parents=True)
+    for name in (".lock", ".manifest.json.tmp", ".model-abc123.onnx", "maps/.part-000000.npz.tmp"):
+        (tmp_path / "run" / name).write_text("")
+    assert start(photos(2)).complete
+
+
+def test_a_run_that_is_cleared_leaves_the_users_files(photos, start):
+    out = start(photos(4), keep_maps=True).out
+    (out / "notes.txt").write_text("mine")
+    (out / "results" / "notes.txt").write_text("mine")
+    RunFolder(out).clear()
+    assert set(tree(out)) == {
+        p.relative_to(out) for p in (out / "notes.txt", out / "results" / "notes.txt")
+    }
+
+
+def test_the_demo_takes_no_folder_of_another(tmp_path):
+    (tmp_path / "index.html").write_text("my page")
+    with pytest.raises(demo.DemoError, match=r"no earlier call made it: it holds index\.html"):
+        demo.run(tmp_path)
+    assert tree(tmp_path) == {(tmp_path / "index.html").relative_to(tmp_path): b"my page"}
+
+
+@pytest.mark.parametrize("command", ["reproduce fig4", "synthetic"])
+def test_other_commands_take_no_folder_of_another(tmp_path, capsys, command):
+    (tmp_path / "train.csv").write_text("mine")
+    assert main([*command.split(), "--out", str(tmp_path)]) == 2
+    assert "it holds train.csv; give another folder" in capsys.readouterr().err
+    assert (tmp_path / "train.csv").read_text() == "mine"
+
+
+def test_a_folder_claimed_is_taken_again(tmp_path):
+    claim(tmp_path / "a")
+    (tmp_path / "a" / "b").write_text("")
+    claim(tmp_path / "a")
