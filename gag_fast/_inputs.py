@@ -36,9 +36,12 @@ def from_array(value: np.ndarray, name: str) -> Tensor:
         raise TypeError(f"{name} must be {_DTYPE_NAMES}, got {describe(value)}")
     if not value.dtype.isnative:
         value = value.astype(value.dtype.newbyteorder("="))
-    steps = zip(value.strides, value.shape)
-    if any(step < 0 or (size > 1 and step % value.itemsize) for step, size in steps):
+    # The step of an axis of length 1 is never taken, but torch refuses a negative one.
+    steps = [step if size > 1 else value.itemsize for step, size in zip(value.strides, value.shape)]
+    if any(step < 0 or step % value.itemsize for step in steps):
         value = np.ascontiguousarray(value)
+    elif steps != list(value.strides):
+        value = np.lib.stride_tricks.as_strided(value, strides=steps)
     with warnings.catch_warnings():  # a read-only array is only read here
         warnings.filterwarnings("ignore", message="The given NumPy array is not writ")
         return torch.from_numpy(value)

@@ -368,6 +368,19 @@ class TestForms:
         expected = gag_fast.guided_absgrad(torch.from_numpy(grads), 85)
         assert np.array_equal(got, expected.numpy())
 
+    @pytest.mark.parametrize("axis", range(5))
+    def test_numpy_axis_of_one_flipped(self, axis):
+        shape = [2, 4, 3, 8, 9]
+        shape[axis] = 1
+        grads = stack(*shape).numpy()
+        flipped = np.flip(grads, axis)
+        assert flipped.strides[axis] < 0
+        expected = gag_fast.guided_absgrad(grads, 0)
+        assert np.array_equal(gag_fast.guided_absgrad(flipped, 0), expected)
+        copied = np.flip(flipped, 3 if axis < 3 else 2)  # an axis that is walked: a copy is needed
+        expected = gag_fast.guided_absgrad(np.ascontiguousarray(copied), 0)
+        assert np.array_equal(gag_fast.guided_absgrad(copied, 0), expected)
+
     def test_numpy_views(self):
         grads = stack(2, 4, 3, 8, 9).numpy()
         frozen = grads.copy()
