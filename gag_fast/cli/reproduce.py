@@ -181,9 +181,10 @@ def _figure4(out: Path) -> None:
 def _figure4_on_data(asked: Experiment) -> None:
     from gag_fast.experiments import propositions
     from gag_fast.experiments.reproduce import score_four
+    from gag_fast.report.statistics import MIN_IMAGES
 
     scores = score_four(asked)
-    found = propositions.real_verdicts(scores)
+    found = propositions.real_verdicts(scores, MIN_IMAGES)
     count = len(scores["rcap"])
     lines = [
         f"GAG-85 of {count} images as M1, its square root (the same ranks, noisier) as M2, both "

@@ -159,12 +159,12 @@ class Verdict:
 
     Attributes:
         text: what is claimed.
-        holds: whether it is so.
+        holds: whether it is so; None when there are too few images to say.
         here: in numbers.
     """
 
     text: str
-    holds: bool
+    holds: bool | None
     here: str
 
 
@@ -224,7 +224,8 @@ def to_text(figure: Figure4, settings: Preset = FIGURE4) -> str:
 
 def verdict_lines(found: list[Verdict]) -> list[str]:
     """A line for each verdict."""
-    return [f"{'holds' if v.holds else 'FAILS':5}  {v.text}: {v.here}" for v in found]
+    words = {True: "holds", False: "FAILS", None: "open "}
+    return [f"{words[v.holds]}  {v.text}: {v.here}" for v in found]
 
 
 def _aligned(lines: list[list[str]]) -> list[str]:
@@ -251,13 +252,16 @@ def four_of(map_: Tensor, reversed_map: Tensor) -> Tensor:
     return torch.stack([map_, map_.sqrt(), reversed_map, reversed_map.sqrt()], dim=1)
 
 
-def real_verdicts(scores: Mapping[str, np.ndarray]) -> list[Verdict]:
+def real_verdicts(scores: Mapping[str, np.ndarray], minimum: int = 0) -> list[Verdict]:
     """Both propositions over many images.
 
     Args:
         scores: "rcap", "dauc", "iauc" -> `[images, 4]`, of maps made by `four_of`.
+        minimum: images that a verdict on means needs; of fewer it is open. That DAUC and IAUC do
+            not tell two maps apart is so for every single image.
     """
     rcap = scores["rcap"]
+    enough = len(rcap) >= minimum
     found = []
     for number, text, pairs in (
         (1, "reversed", ((0, 2), (1, 3))),
@@ -269,8 +273,9 @@ def real_verdicts(scores: Mapping[str, np.ndarray]) -> list[Verdict]:
             found.append(
                 Verdict(
                     f"Proposition {number}: mean RCAP({MAPS[a]}) > RCAP({MAPS[b]}), {text}",
-                    bool(means[0] > means[1]),
-                    f"{means[0]:.4f} and {means[1]:.4f}, higher in {100 * share:.0f} % of images",
+                    bool(means[0] > means[1]) if enough else None,
+                    f"{means[0]:.4f} and {means[1]:.4f}, higher in {100 * share:.0f} % of images"
+                    + ("" if enough else f"; {len(rcap)} images, a verdict needs {minimum}"),
                 )
             )
     for name in ("dauc", "iauc"):

@@ -30,6 +30,7 @@ from gag_fast.experiments.propositions import four_of
 from gag_fast.explainer import explain_many
 from gag_fast.metrics import evaluate
 from gag_fast.report.reading import Run, read_run
+from gag_fast.report.statistics import MIN_IMAGES
 from gag_fast.runs.decoding import Decoder
 from gag_fast.runs.plan import plan
 from gag_fast.runs.request import Request, Summary
@@ -171,9 +172,9 @@ def write_report(
             written.append(path)
         if draw.available():
             written.append(draw.table(table, asked.out / f"{name}.svg"))
-    found = trends.findings(scores, asked.tables)
+    found = trends.findings(scores, asked.tables, MIN_IMAGES)
     if found:
-        say("Published trends\n")
+        say(f"Published trends (a verdict needs {MIN_IMAGES} images)\n")
         say(trends.to_markdown(found) + "\n")
         path = asked.out / "trends.md"
         path.write_text(trends.to_markdown(found) + "\n", encoding="utf-8")

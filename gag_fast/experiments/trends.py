@@ -2,7 +2,7 @@
 
 Each claim is a plain sentence with a verdict on the means, what was found in numbers, and how many
 of the paper's own cases its figures hold it in. Differences carry a 95 % bootstrap interval over
-the images, so that a verdict on few images shows its doubt.
+the images, and of too few images there is no verdict at all.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ class Finding:
     Attributes:
         table: where it is made.
         claim: in words.
-        holds: whether the means here agree.
+        holds: whether the means here agree; None when there are too few images to say.
         here: what was found, with numbers.
         paper: in how many of the paper's cases its own figures hold the claim, "2 of 3".
     """
 
     table: str
     claim: str
-    holds: bool
+    holds: bool | None
     here: str
     paper: str
 
@@ -49,32 +49,37 @@ class _Claim:
     needs: str | None = None  # a metric that only data with masks have
 
 
-def findings(scores: Scores, tables: Sequence[str]) -> list[Finding]:
+def findings(scores: Scores, tables: Sequence[str], minimum: int = 0) -> list[Finding]:
     """The claims on these tables that the scores can decide.
 
     Args:
         scores: metric -> method -> `[images]`.
         tables: those whose methods are all there.
+        minimum: images that a verdict needs; of fewer `holds` is None.
     """
     found = []
     for name in tables:
-        cells = make_table(name, scores).cells
+        table = make_table(name, scores)
+        cells = table.cells
         for claim in _CLAIMS:
             if claim.table != name or claim.needs not in (None, *scores):
                 continue
             here = claim.tell(cells)
             if claim.pair is not None:
                 here += f" (difference {_difference(scores, name, *claim.pair)})"
-            found.append(
-                Finding(name, claim.text, bool(claim.check(cells)), here, _in_the_paper(claim))
-            )
+            holds = bool(claim.check(cells)) if table.images >= minimum else None
+            found.append(Finding(name, claim.text, holds, here, _in_the_paper(claim)))
     return found
 
 
 def to_markdown(found: Sequence[Finding]) -> str:
-    """A list: what holds, then what does not."""
+    """A list: what holds, then what does not, then what too few images leave open."""
     lines = []
-    for holds, title in ((True, "Hold here:"), (False, "Do not hold here:")):
+    for holds, title in (
+        (True, "Hold here:"),
+        (False, "Do not hold here:"),
+        (None, "Open, too few images for a verdict:"),
+    ):
         part = [f for f in found if f.holds is holds]
         if part:
             lines += [title, ""]
@@ -91,6 +96,8 @@ def _difference(scores: Scores, table: str, metric: str, first: str, second: str
     kept = complete_images(scores, list(labels.values()))
     values = scores[metric][labels[first]][kept] - scores[metric][labels[second]][kept]
     interval = bootstrap_means(values[:, None])[0]
+    if interval.n < 2:
+        return f"of {interval.n} images, no interval"
     return f"{interval.mean:+.4f}, 95 % interval {interval.low:+.4f} to {interval.high:+.4f}"
 
 

@@ -231,6 +231,47 @@ def distributions(
     return _svg(height, body, label)
 
 
+def rank_chart(
+    rows: Sequence[tuple[int, str, Interval]], groups: Sequence[tuple[int, int]], *, label: str
+) -> Markup:
+    """Mean ranks with intervals, best first; a bar at the right joins rows not told apart.
+
+    Args:
+        rows: (method's number, name, mean rank), in order.
+        groups: (first, last) rows of each bar.
+        label: what a screen reader says of the chart.
+    """
+    row = 30
+    height = _TOP + row * len(rows) + _BOTTOM
+    bars_left = WIDTH - _RIGHT - 9 * len(groups)
+    x = _Axis(1, max(2, len(rows)), 10, bars_left - 14)
+    base = height - _BOTTOM
+    body = []
+    for value in ticks(x.low, x.high, min(6, len(rows) - 1)):
+        if value == int(value):
+            body.append(f'<path class="grid" d="M{x(value)} {_TOP}V{base}"/>')
+            body.append(_text(x(value), base + 16, tick_label(value), anchor="middle"))
+    body.append(_text((x.start + x.stop) / 2, height - 4, "mean rank", "title", "middle"))
+    for position, (index, name, rank) in enumerate(rows):
+        y = _TOP + row * position + 20
+        body.append(f'<g data-m="{index}"><title>{escape(name)}: {rank.mean:.2f}</title>')
+        right = x(rank.mean) > (x.start + x.stop) / 2
+        edge = x.stop if right else x.start
+        body.append(_text(edge, y - 8, name, anchor="end" if right else "start"))
+        if math.isfinite(rank.low):
+            body.append(
+                f'<path class="range" data-m="{index}" d="M{x(rank.low)} {y}H{x(rank.high)}"/>'
+            )
+        body.append(
+            f'<circle class="dot" data-m="{index}" cx="{x(rank.mean)}" cy="{y}" r="3.6"/></g>'
+        )
+    for position, (first, last) in enumerate(groups):
+        left = bars_left + 9 * position
+        top, bottom = _TOP + row * first + 12, _TOP + row * last + 26
+        body.append(f'<path class="alike" d="M{left} {top}V{bottom}"/>')
+    return _svg(height, body, label)
+
+
 def whisker(cell: Interval, low: float, high: float, index: int) -> Markup:
     """A mean with its interval on the column's common scale, for a table's cell."""
     width, height = 96, 10

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from gag_fast.report.reading import Metric, Run
-from gag_fast.report.statistics import Paired, holm, paired
+from gag_fast.report.statistics import MIN_IMAGES, Paired, holm, paired_columns
 
 _Pair = tuple[str, Metric, np.ndarray, np.ndarray]  # method, metric, first and second values
 
@@ -21,7 +21,8 @@ class Comparison:
         metric: which metric.
         first, second: means over the pairs.
         result: second minus first, image by image.
-        adjusted: p-value after Holm's adjustment over all lines of the comparison.
+        adjusted: Wilcoxon's p-value after Holm's adjustment over all lines of the comparison.
+        sign_adjusted: likewise the sign test's.
     """
 
     method: str
@@ -30,10 +31,16 @@ class Comparison:
     second: float
     result: Paired
     adjusted: float
+    sign_adjusted: float
 
     @property
     def verdict(self) -> str:
-        """Of the second, at an adjusted p below 0.05: "better", "worse" or "no difference"."""
+        """Of the second, at an adjusted p below 0.05: "better", "worse" or "no difference".
+
+        "too few images" where there are fewer than MIN_IMAGES.
+        """
+        if self.result.difference.n < MIN_IMAGES:
+            return "too few images"
         if not self.adjusted < 0.05:
             return "no difference"
         higher = self.result.difference.mean > 0
@@ -73,11 +80,17 @@ def two_runs(first: Run, second: Run) -> list[Comparison]:
 
 
 def _compare(pairs: list[_Pair]) -> list[Comparison]:
-    lines = []
-    for method, metric, one, two in pairs:
-        both = np.isfinite(one) & np.isfinite(two)
-        if both.any():
-            result = paired(one[both], two[both])
-            lines.append((method, metric, float(one[both].mean()), float(two[both].mean()), result))
-    adjusted = holm([line[-1].p_value for line in lines])
-    return [Comparison(*line, p) for line, p in zip(lines, adjusted, strict=True)]
+    lines = [pair for pair in pairs if np.isfinite(pair[3] - pair[2]).any()]
+    if not lines:
+        return []
+    differences = np.stack([two - one for _, _, one, two in lines], axis=1)
+    results = paired_columns(differences)
+    adjusted = holm([result.p_value for result in results])
+    by_sign = holm([result.sign_p for result in results])
+    found = []
+    for position, (method, metric, one, two) in enumerate(lines):
+        both = np.isfinite(differences[:, position])
+        means = float(one[both].mean()), float(two[both].mean())
+        result, p, sign_p = results[position], adjusted[position], by_sign[position]
+        found.append(Comparison(method, metric, *means, result, p, sign_p))
+    return found

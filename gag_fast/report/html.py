@@ -16,6 +16,7 @@ from gag_fast import __version__
 from gag_fast.report import page
 from gag_fast.report.compare import two_runs
 from gag_fast.report.reading import Run
+from gag_fast.report.statistics import MIN_IMAGES
 from gag_fast.report.tables import Summary, number
 
 _HERE = Path(__file__).parent
@@ -115,6 +116,7 @@ def render(
         breakable=_breakable,
         p_value=_p_value,
         sortable=_sortable,
+        min_images=MIN_IMAGES,
     )
 
 

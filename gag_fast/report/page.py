@@ -18,6 +18,7 @@ from gag_fast.report.compare import Comparison, against_method
 from gag_fast.report.gallery import Group, gallery
 from gag_fast.report.payload import pack, script_json
 from gag_fast.report.reading import CURVES, Metric, Run
+from gag_fast.report.standings import Standing, standings
 from gag_fast.report.tables import Summary, number, summarize
 
 COLORS = 10  # the style sheet's; more methods than that start over with another dash
@@ -62,6 +63,8 @@ class Section:
     summary: list[tuple[int, str, list[Cell], int]]
     focus: str
     paired: list[Comparison]
+    standings: list[Standing]
+    ranks: list[Chart]
     distributions: list[Chart]
     curves: list[Chart]
     ablation: list[Chart]
@@ -96,6 +99,7 @@ def build(
     """
     summary = summary or summarize(run, title=title)
     focus = focus_method(run)
+    standing = standings(run)
     labels = run.setting("labels")
     failures = [
         (run.images[run.image[row]], run.methods[run.method[row]], reason)
@@ -110,6 +114,8 @@ def build(
         summary=_summary_rows(summary),
         focus=focus,
         paired=against_method(run, focus) if len(run.methods) > 1 else [],
+        standings=standing,
+        ranks=[_ranks(run, of_metric) for of_metric in standing],
         distributions=_distributions(run),
         curves=_curves(run),
         ablation=_ablation(summary, run.setting("p")),
@@ -186,6 +192,15 @@ def _summary_rows(summary: Summary) -> list[tuple[int, str, list[Cell], int]]:
             )
         rows.append((index, method, cells, max((c.n for c in mine.values()), default=0)))
     return rows
+
+
+def _ranks(run: Run, standing: Standing) -> Chart:
+    rows = [(k, run.methods[k], standing.ranks[k]) for k in standing.order]
+    place = {k: position for position, k in enumerate(standing.order)}
+    groups = [(place[group[0]], place[group[-1]]) for group in standing.alike()]
+    title = f"{standing.metric.label} {standing.metric.arrow}"
+    label = f"Mean rank of each method by {standing.metric.label}"
+    return Chart(title, f"{standing.n:,} images", charts.rank_chart(rows, groups, label=label))
 
 
 def _distributions(run: Run) -> list[Chart]:

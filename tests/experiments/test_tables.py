@@ -156,6 +156,19 @@ def test_claims_fail_on_other_figures():
     assert gain.paper == "3 of 3"
 
 
+def test_too_few_images_leave_every_claim_open():
+    found = trends.findings(made_up("imagenet-s"), ("table1",), minimum=20)
+    assert {f.holds for f in found} == {None}
+    text = trends.to_markdown(found)
+    assert text.startswith("Open, too few images for a verdict:")
+    assert "nan" not in text
+    one = {
+        metric: {method: values[:1] for method, values in by_method.items()}
+        for metric, by_method in made_up("imagenet-s").items()
+    }
+    assert "nan" not in trends.to_markdown(trends.findings(one, ("table1",), minimum=20))
+
+
 def test_claims_on_masks_are_left_out_without_masks():
     claims = {f.claim for f in trends.findings(made_up("isic"), ("table1", "table2"))}
     assert not any("MAE" in claim or "Dice" in claim for claim in claims)

@@ -121,6 +121,7 @@ def test_page_has_its_sections(tmp_path):
     headings = re.findall(r"<h2[^>]*>([^<]*)", page)
     assert [h.strip() for h in headings] == [
         "Summary",
+        "How sure",
         "Curves",
         "Gallery",
         "Distributions",

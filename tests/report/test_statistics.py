@@ -3,7 +3,15 @@ import math
 import numpy as np
 import pytest
 
-from gag_fast.report.statistics import bootstrap_means, holm, paired, wilcoxon
+from gag_fast.report.statistics import (
+    bootstrap_means,
+    holm,
+    paired,
+    paired_columns,
+    row_ranks,
+    sign_test,
+    wilcoxon,
+)
 
 scipy_stats = pytest.importorskip("scipy.stats")
 
@@ -102,3 +110,45 @@ def test_holm_by_hand():
     assert adjusted[0] == 0.02
     assert math.isnan(adjusted[1])
     assert holm([]) == []
+
+
+@pytest.mark.parametrize(
+    ("higher", "lower"), [(5, 0), (8, 3), (300, 240), (600, 300), (5100, 4900)]
+)
+def test_sign_test_agrees_with_scipy(higher, lower):
+    expected = scipy_stats.binomtest(higher, higher + lower, 0.5).pvalue
+    assert sign_test(higher, lower) == pytest.approx(expected, rel=2e-3)
+    assert sign_test(lower, higher) == sign_test(higher, lower)
+
+
+def test_sign_test_of_nothing():
+    assert math.isnan(sign_test(0, 0))
+    assert sign_test(3, 3) == 1.0
+    assert sign_test(2000, 2000) == 1.0
+
+
+def test_columns_are_paired_as_each_alone():
+    rng = np.random.default_rng(0)
+    differences = rng.normal(0.1, 1, (40, 3))
+    differences[3, 1] = np.nan
+    together = paired_columns(differences)
+    for column, result in zip(differences.T, together):
+        alone = paired(np.zeros(40), column)
+        assert (alone.higher, alone.lower, alone.p_value) == (
+            *(result.higher, result.lower, result.p_value),
+        )
+        assert alone.difference.mean == pytest.approx(result.difference.mean)
+
+
+def test_row_ranks_by_hand():
+    values = np.array([[3.0, 1.0, 2.0], [1.0, 1.0, 0.0], [np.nan, 1.0, 2.0]])
+    ranks = row_ranks(values, higher_is_better=True)
+    np.testing.assert_array_equal(ranks, [[1, 3, 2], [1.5, 1.5, 3], [np.nan] * 3])
+    ranks = row_ranks(values, higher_is_better=False)
+    np.testing.assert_array_equal(ranks[:2], [[3, 1, 2], [2.5, 2.5, 1]])
+
+
+def test_row_ranks_agree_with_scipy():
+    values = np.random.default_rng(0).integers(0, 4, (50, 6)).astype(float)
+    expected = scipy_stats.rankdata(-values, axis=1)
+    np.testing.assert_array_equal(row_ranks(values, higher_is_better=True), expected)
