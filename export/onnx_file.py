@@ -16,13 +16,14 @@ import torch
 from torch import nn
 
 from gag_fast import onnx_metadata
+from gag_fast._errors import GagFastError, first_line
 from gag_fast.models import ModelSpec
 
 INPUT, OUTPUT = "images", "scores"
 _TWO_GIB = 2**31 - 2**20  # protobuf's limit, with room for the graph beside the weights
 
 
-class ExportError(ValueError):
+class ExportError(GagFastError):
     """The module could not be exported, or what was written does not compute the same."""
 
 
@@ -137,8 +138,9 @@ def _scores(module: nn.Module, images: torch.Tensor, spec: ModelSpec) -> torch.T
         with torch.inference_mode():
             scores = module(images)
     except Exception as error:
-        line = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ExportError(f"{spec.name} fails on a batch of {len(images)}: {line}") from None
+        raise ExportError(
+            f"{spec.name} fails on a batch of {len(images)}: {first_line(error)}"
+        ) from None
     got = list(scores.shape) if isinstance(scores, torch.Tensor) else type(scores).__name__
     if got != [len(images), spec.num_classes]:
         raise ExportError(
@@ -211,8 +213,7 @@ def _write(module: nn.Module, spec: ModelSpec, score: str, path: Path, device: t
         cause: BaseException = error
         while cause.__cause__ is not None:
             cause = cause.__cause__
-        line = (str(cause).strip().splitlines() or [type(cause).__name__])[0]
-        raise ExportError(f"torch cannot export {spec.name}: {line}") from error
+        raise ExportError(f"torch cannot export {spec.name}: {first_line(cause)}") from error
     return int(program.model.opset_imports[""])
 
 
@@ -222,8 +223,9 @@ def _check(path: Path) -> None:
     try:
         onnx.checker.check_model(str(path), full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        line = str(error).strip().splitlines()[0]
-        raise ExportError(f"the ONNX checker refuses the exported file: {line}") from None
+        raise ExportError(
+            f"the ONNX checker refuses the exported file: {first_line(error)}"
+        ) from None
 
 
 def _compare(

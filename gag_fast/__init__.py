@@ -17,6 +17,7 @@ __path__ = extend_path(__path__, __name__)
 __version__ = "0.1.0"
 
 _PUBLIC = {
+    "GagFastError": "_errors",
     "build_info": "_library",
     "guided_absgrad": "aggregate",
     "GradientStats": "aggregate",
@@ -36,6 +37,7 @@ _PUBLIC = {
 __all__ = sorted(_PUBLIC)
 
 if TYPE_CHECKING:
+    from gag_fast._errors import GagFastError
     from gag_fast._library import build_info
     from gag_fast.aggregate import GradientStats, guided_absgrad
     from gag_fast.captum_api import GuidedAbsGrad

@@ -17,13 +17,15 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from gag_fast._errors import GagFastError
+
 MODEL = "efficientnet_lite0"
 METHODS = ("guided_absgrad", "guided_absgrad@0", "smoothgrad", "vargrad", "vanilla")
 SAMPLES = 20
 SEED = 0
 
 
-class DemoError(ValueError):
+class DemoError(GagFastError):
     """The demo cannot run here; one line that says why and what to do."""
 
 

@@ -29,6 +29,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image, ImageOps
 
+from gag_fast._errors import GagFastError
+
 if TYPE_CHECKING:
     import torch
 
@@ -53,7 +55,7 @@ SUFFIXES = frozenset(
 _WHITE = (255, 255, 255, 255)
 
 
-class ImageError(ValueError):
+class ImageError(GagFastError):
     """A file that cannot be read as an image; the message names the file and the reason."""
 
 

@@ -20,6 +20,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from gag_fast._errors import GagFastError, first_line
+
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 INTERPOLATIONS = ("bilinear", "bicubic")
@@ -28,7 +30,7 @@ _TORCHVISION = ("resnet50", "densenet161", *(f"efficientnet_b{i}" for i in range
 _LITE0 = "efficientnet_lite0"
 
 
-class ModelError(ValueError):
+class ModelError(GagFastError):
     """A model name, a weights file or a module that cannot be used; one line that says why."""
 
 
@@ -296,8 +298,7 @@ def read_state(path: Path) -> dict[str, torch.Tensor]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises half a dozen kinds; the reason is in the first line
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ModelError(f"{path} cannot be read as weights: {reason}") from None
+        raise ModelError(f"{path} cannot be read as weights: {first_line(error)}") from None
     for key in ("state_dict", "model"):
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
@@ -343,7 +344,7 @@ def _probe(module: nn.Module, name: str, preprocessing: Preprocessing) -> int:
             out = module(x)
     except Exception as error:
         raise ModelError(
-            f"{name} fails on an input of shape {tuple(x.shape)}: {str(error).splitlines()[0]}"
+            f"{name} fails on an input of shape {tuple(x.shape)}: {first_line(error)}"
         ) from None
     if not isinstance(out, torch.Tensor) or out.ndim != 2 or out.shape[0] != 1:
         got = tuple(out.shape) if isinstance(out, torch.Tensor) else type(out).__name__

@@ -11,14 +11,11 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from gag_fast._errors import ClassifierError
 from gag_fast.models import ModelSpec, Preprocessing
 
 FORMAT = 1
 SCORES = ("logits", "probabilities")
-
-
-class MetadataError(ValueError):
-    """Metadata that is there but cannot be understood."""
 
 
 def encode(spec: ModelSpec, score: str) -> dict[str, str]:
@@ -41,50 +38,62 @@ def encode(spec: ModelSpec, score: str) -> dict[str, str]:
     return {k: v if isinstance(v, str) else json.dumps(v) for k, v in values.items()}
 
 
-def decode(props: Mapping[str, str], num_classes: int) -> tuple[ModelSpec, str] | None:
+def decode(
+    props: Mapping[str, str], num_classes: int, source: str = "the file"
+) -> tuple[ModelSpec, str] | None:
     """The reverse of `encode`, or None where the file carries no metadata of ours.
 
+    Args:
+        props: the metadata_props of a file.
+        num_classes: K of its output.
+        source: the file's name, for messages.
+
     Raises:
-        MetadataError: a newer format, a missing key or a value that is not what it should be.
+        ClassifierError: a newer format, a missing key or a value that is not what it should be.
     """
     if "gag_fast.format" not in props:
         return None
     try:
-        values: dict[str, Any] = {
-            k: props[k] if k in _WORDS else json.loads(props[k]) for k in props if k in _KEYS
-        }
-        if values["gag_fast.format"] != FORMAT:
-            raise MetadataError(
-                f"metadata format {values['gag_fast.format']} is not {FORMAT}, the one this "
-                "version of gag_fast reads; export the file again"
-            )
-        preprocessing = Preprocessing(
-            size=int(values["input_size"]),
-            resize=int(values["resize"]),
-            crop=bool(values["crop"]),
-            mean=tuple(values["mean"]),
-            std=tuple(values["std"]),
-            interpolation=values["interpolation"],
-        )
-        labels = None if values["labels"] is None else tuple(map(str, values["labels"]))
-        score = values["score"]
-        if score not in SCORES:
-            raise MetadataError(f"score must be one of {', '.join(SCORES)}, got {score!r}")
-        if labels is not None and len(labels) != num_classes:
-            raise MetadataError(f"{len(labels)} labels for {num_classes} classes")
-        spec = ModelSpec(
-            values["name"],
-            preprocessing,
-            num_classes,
-            labels,
-            values["weights"],
-            values["weights_sha256"],
-        )
+        return _decoded(props, num_classes)
     except KeyError as error:
-        raise MetadataError(f"the metadata lacks {error}") from None
+        raise ClassifierError(f"{source}: the metadata lacks {error}") from None
     except (TypeError, json.JSONDecodeError) as error:
-        raise MetadataError(f"the metadata cannot be read: {error}") from None
-    return spec, score
+        raise ClassifierError(f"{source}: the metadata cannot be read: {error}") from None
+    except ValueError as error:  # worded by this package
+        raise ClassifierError(f"{source}: {error}") from None
+
+
+def _decoded(props: Mapping[str, str], num_classes: int) -> tuple[ModelSpec, str]:
+    values: dict[str, Any] = {
+        k: props[k] if k in _WORDS else json.loads(props[k]) for k in props if k in _KEYS
+    }
+    if values["gag_fast.format"] != FORMAT:
+        raise ValueError(
+            f"metadata format {values['gag_fast.format']} is not {FORMAT}, the one this "
+            "version of gag_fast reads; export the file again"
+        )
+    preprocessing = Preprocessing(
+        size=int(values["input_size"]),
+        resize=int(values["resize"]),
+        crop=bool(values["crop"]),
+        mean=tuple(values["mean"]),
+        std=tuple(values["std"]),
+        interpolation=values["interpolation"],
+    )
+    labels = None if values["labels"] is None else tuple(map(str, values["labels"]))
+    if values["score"] not in SCORES:
+        raise ValueError(f"score must be one of {', '.join(SCORES)}, got {values['score']!r}")
+    if labels is not None and len(labels) != num_classes:
+        raise ValueError(f"{len(labels)} labels for {num_classes} classes")
+    spec = ModelSpec(
+        values["name"],
+        preprocessing,
+        num_classes,
+        labels,
+        values["weights"],
+        values["weights_sha256"],
+    )
+    return spec, values["score"]
 
 
 _WORDS = frozenset({"name", "interpolation", "score", "weights", "weights_sha256"})

@@ -9,7 +9,7 @@ arguments.py        what a classifier is given, checked
 onnx_classifier.py  Classifier
 """
 
-from gag_fast.classifier.arguments import ClassifierError
+from gag_fast._errors import ClassifierError
 from gag_fast.classifier.onnx_classifier import Classifier
 
 __all__ = ["Classifier", "ClassifierError"]

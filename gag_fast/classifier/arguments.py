@@ -11,13 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gag_fast._errors import ClassifierError
 from gag_fast.onnx_metadata import SCORES
 
 _FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
-
-
-class ClassifierError(ValueError):
-    """A classifier that cannot be loaded or used as asked; one line with the reason."""
 
 
 def checked_images(images: Any, channels: int | None, size: tuple[int, int] | None) -> Tensor:

@@ -16,6 +16,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import torch
 from torch import Tensor, nn
 
+from gag_fast._errors import ClassifierError
+
 Shape = tuple[int, int, int]
 Fill = Callable[[Tensor, int], int]
 """Writes job number i into a buffer [N, C, H, W]; returns how many rows of it are in use."""
@@ -94,15 +96,11 @@ class _CallableLane(Lane):
         # Always the whole buffer: some of torch's kernels round differently for another batch size.
         scores = torch.as_tensor(self.function(self.buffer))  # type: ignore[arg-type]
         if scores.ndim != 2 or scores.shape[0] != self.buffer.shape[0]:
-            raise ScoresError(
+            raise ClassifierError(
                 f"the classifier must give [B, K], got {list(scores.shape)} for a batch of "
                 f"{self.buffer.shape[0]}"
             )
         return scores[:rows].to(self.buffer.device, torch.float32)
-
-
-class ScoresError(ValueError):
-    """A classifier's output is not [B, K]."""
 
 
 class TorchModule:

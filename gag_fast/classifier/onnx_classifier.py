@@ -18,10 +18,10 @@ import torch
 from torch import Tensor, nn
 
 from gag_fast import onnx_metadata
+from gag_fast._errors import ClassifierError
 from gag_fast.classifier import batch_size as batch_sizes
 from gag_fast.classifier import opening
 from gag_fast.classifier.arguments import (
-    ClassifierError,
     check_score,
     checked_batch_size,
     checked_colours,
@@ -34,12 +34,11 @@ from gag_fast.classifier.lanes import (
     Collect,
     Fill,
     Lane,
-    ScoresError,
     Shape,
     TorchModule,
     image_shape,
 )
-from gag_fast.classifier.providers import Providers, SessionError
+from gag_fast.classifier.providers import Providers
 from gag_fast.models import IMAGENET_MEAN, IMAGENET_STD, ModelSpec, Preprocessing
 
 log = logging.getLogger("gag_fast")
@@ -110,10 +109,7 @@ class Classifier:
             "fp16": fp16,
         }
         threads = checked_threads(threads)
-        try:
-            opened = opening.open_classifier(path, providers, threads, device, options)
-        except SessionError as error:
-            raise ClassifierError(str(error)) from None
+        opened = opening.open_classifier(path, providers, threads, device, options)
         facts = opened.facts
         self._start(opened.backend, opened.providers, facts.channels, facts.size, facts.classes)
         self.path: Path | None = path
@@ -218,10 +214,7 @@ class Classifier:
         self.score = score or "logits"
         if self.num_classes is None:
             return
-        try:
-            found = onnx_metadata.decode(metadata, self.num_classes)
-        except ValueError as error:
-            raise ClassifierError(f"{self.path}: {error}") from None
+        found = onnx_metadata.decode(metadata, self.num_classes, str(self.path))
         if found is not None:
             spec, self.score = found
             self.preprocessing, self.labels = spec.preprocessing, spec.labels
@@ -311,10 +304,7 @@ class Classifier:
             if self._lanes is None or self._lanes[:2] != (batch, shape):
                 self._lanes = None  # the old buffers go before the new ones come
                 self._lanes = (batch, shape, self.backend.open(batch, shape))
-            try:
-                self.backend.drive(self._lanes[2], jobs, fill, collect)
-            except ScoresError as error:
-                raise ClassifierError(str(error)) from None
+            self.backend.drive(self._lanes[2], jobs, fill, collect)
 
     def classes(self, images: Tensor) -> int:
         """K; found with one forward pass where nothing said it yet."""

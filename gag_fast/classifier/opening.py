@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from gag_fast._errors import ClassifierError, first_line
 from gag_fast.classifier.lanes import Backend
 from gag_fast.classifier.providers import (
     CPU,
     CUDA,
     TENSORRT,
     Providers,
-    SessionError,
     preload,
     provider_list,
     why_not,
@@ -50,25 +50,26 @@ def open_session(
     """An InferenceSession whose first provider is the one asked for.
 
     Raises:
-        SessionError: the model is none, or the provider was not given.
+        ClassifierError: the model is none, or the provider was not given.
     """
     import onnxruntime
 
     wanted = providers[0][0]
     reason = why_not(wanted)
     if reason is not None:
-        raise SessionError(f"{wanted} was asked for but cannot run: {reason}")
+        raise ClassifierError(f"{wanted} was asked for but cannot run: {reason}")
     if wanted != CPU:
         preload()
     try:
         with _no_log():
             session = onnxruntime.InferenceSession(model, options, providers=providers)
     except Exception as error:  # ONNX Runtime's exceptions have no common base but this
-        line = next((x for x in str(error).splitlines() if x.strip()), type(error).__name__)
-        raise SessionError(f"{name} cannot be loaded by ONNX Runtime: {line.strip()}") from None
+        raise ClassifierError(
+            f"{name} cannot be loaded by ONNX Runtime: {first_line(error)}"
+        ) from None
     got = session.get_providers()
     if got[0] != wanted:
-        raise SessionError(
+        raise ClassifierError(
             f"{wanted} was asked for, ONNX Runtime gave {got[0]}: its libraries do not load or do "
             "not fit the driver; pip install 'onnxruntime-gpu[cuda,cudnn]', or use providers='cpu'"
         )
@@ -132,7 +133,7 @@ def open_classifier(
     """Loads a file on the providers asked for; None: CUDA where it works, else the CPU.
 
     Raises:
-        SessionError: in one line, with the fix where there is one.
+        ClassifierError: in one line, with the fix where there is one.
     """
     if providers is not None:
         chosen = provider_list(providers)
@@ -144,7 +145,7 @@ def open_classifier(
     model: str | bytes = as_float16(path) if options["fp16"] else str(path)
     try:
         return _open(path, model, chosen, threads, device, options)
-    except SessionError as error:
+    except ClassifierError as error:
         if providers is not None or chosen[0][0] == CPU:
             raise
         log.warning("CUDA is not used: %s", error)
@@ -165,7 +166,7 @@ def _open(
     if first in (CUDA, TENSORRT):
         reason = why_not(first)
         if reason is not None:
-            raise SessionError(f"{first} was asked for but cannot run: {reason}")
+            raise ClassifierError(f"{first} was asked for but cannot run: {reason}")
         stream = torch.cuda.Stream(device)
         cache = engine_cache() if any(name == TENSORRT for name, _ in chosen) else None
         names = [name for name, _ in chosen]
@@ -198,18 +199,18 @@ def _facts(session: Any, name: str) -> Facts:
     """Reads and checks the graph's signature."""
     inputs, outputs = session.get_inputs(), session.get_outputs()
     if len(inputs) != 1 or len(outputs) != 1:
-        raise SessionError(
+        raise ClassifierError(
             f"{name} must have one input and one output, it has "
             f"{', '.join(i.name for i in inputs)} and {', '.join(o.name for o in outputs)}"
         )
     given, out = inputs[0], outputs[0]
     if given.type != "tensor(float)" or len(given.shape) != 4:
-        raise SessionError(
+        raise ClassifierError(
             f"{name} must take images float32 [B, C, H, W], it takes {given.type} {given.shape}"
         )
     batch, channels, height, width = (d if isinstance(d, int) else None for d in given.shape)
     if out.type != "tensor(float)":
-        raise SessionError(f"{name} must give float32 scores [B, K], it gives {out.type}")
+        raise ClassifierError(f"{name} must give float32 scores [B, K], it gives {out.type}")
     size = None if height is None or width is None else (height, width)
     classes = out.shape[1] if len(out.shape) == 2 and isinstance(out.shape[1], int) else None
     if classes is None:
@@ -218,10 +219,11 @@ def _facts(session: Any, name: str) -> Facts:
         try:
             (scores,) = session.run(None, {given.name: x})
         except Exception as error:
-            line = str(error).splitlines()[0]
-            raise SessionError(f"{name} fails on an input of shape {x.shape}: {line}") from None
+            raise ClassifierError(
+                f"{name} fails on an input of shape {x.shape}: {first_line(error)}"
+            ) from None
         if scores.ndim != 2 or scores.shape[0] != x.shape[0]:
-            raise SessionError(
+            raise ClassifierError(
                 f"{name} must give scores [B, K], it gives {list(scores.shape)} for a batch of "
                 f"{x.shape[0]}"
             )
@@ -237,8 +239,9 @@ def as_float16(path: Path) -> bytes:
     try:
         model = convert_float_to_float16(onnx.load(str(path)), keep_io_types=True)
     except Exception as error:
-        line = (str(error).splitlines() or [type(error).__name__])[0]
-        raise SessionError(f"{path.name} cannot be converted to float16: {line}") from None
+        raise ClassifierError(
+            f"{path.name} cannot be converted to float16: {first_line(error)}"
+        ) from None
     return model.SerializeToString()
 
 

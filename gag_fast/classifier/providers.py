@@ -11,14 +11,12 @@ from typing import Any
 
 import torch
 
+from gag_fast._errors import ClassifierError
+
 CPU, CUDA, TENSORRT = (f"{n}ExecutionProvider" for n in ("CPU", "CUDA", "Tensorrt"))
 _SHORT = {"cpu": CPU, "cuda": CUDA, "tensorrt": TENSORRT}
 
 Providers = Sequence[str | tuple[str, Mapping[str, Any]]]
-
-
-class SessionError(ValueError):
-    """A model that cannot be loaded or a provider that cannot be had, in one line."""
 
 
 def provider_list(providers: str | Providers) -> list[tuple[str, dict[str, Any]]]:
@@ -29,7 +27,7 @@ def provider_list(providers: str | Providers) -> list[tuple[str, dict[str, Any]]
         name, options = (entry, {}) if isinstance(entry, str) else entry
         found.append((_SHORT.get(name.lower(), name), dict(options)))
     if not found:
-        raise SessionError("providers must name at least one provider, got an empty list")
+        raise ClassifierError("providers must name at least one provider, got an empty list")
     return found
 
 

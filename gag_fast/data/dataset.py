@@ -6,8 +6,10 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
+from gag_fast._errors import GagFastError
 
-class DataError(ValueError):
+
+class DataError(GagFastError):
     """A data set that cannot be used; one line that says what was found."""
 
 

@@ -17,8 +17,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from gag_fast._errors import GagFastError, first_line
 
-class ReportError(ValueError):
+
+class ReportError(GagFastError):
     """A folder that cannot be read as a run; one line that names it and the reason."""
 
 
@@ -179,9 +181,7 @@ def _read_part(part: Path) -> pa.Table:
         columns = [name for name in file.schema_arrow.names if name not in _UNUSED]
         table = file.read(columns=columns).replace_schema_metadata(None)
     except (OSError, pa.ArrowException) as error:
-        raise ReportError(
-            f"{part}: not a readable Parquet file: {str(error).splitlines()[0]}"
-        ) from None
+        raise ReportError(f"{part}: not a readable Parquet file: {first_line(error)}") from None
     for position, column in enumerate(table.columns):
         if pa.types.is_dictionary(column.type):  # parts may differ in how they encode strings
             decoded = pc.cast(column, column.type.value_type)

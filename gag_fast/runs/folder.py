@@ -28,6 +28,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from gag_fast._errors import GagFastError
+
 _PART = re.compile(r"part-(\d{6,})\.parquet")
 
 # What a run makes, by the folder that it lies in ("" is RUN itself). Nothing else is ever deleted
@@ -45,7 +47,7 @@ _HALF_WRITTEN = re.compile(r"\..*\.tmp")
 _SETTINGS_KEY = b"gag_fast.settings"
 
 
-class RunError(ValueError):
+class RunError(GagFastError):
     """A run folder that cannot be used as asked; one line that says why."""
 
 

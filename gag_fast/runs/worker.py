@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
+from gag_fast._errors import GagFastError, first_line
 from gag_fast.attribution.gradients import GradientEngine
 from gag_fast.classifier import Classifier
 from gag_fast.explainer import explain_many
@@ -87,7 +88,7 @@ class Scored:
     maps: dict[str, np.ndarray] | None
 
 
-class MethodError(ValueError):
+class MethodError(GagFastError):
     """A method that cannot explain this model, whatever the image."""
 
 
@@ -160,9 +161,9 @@ class Worker:
                 try:
                     maps.update(self._explain(images, targets, (method,)))
                 except RuntimeError as error:
-                    errors[method] = _one_line(error)
+                    errors[method] = first_line(error)
             if not maps and len(work.methods) == 1:
-                errors[work.methods[0]] = _one_line(first)
+                errors[work.methods[0]] = first_line(first)
         seconds = time.perf_counter() - begin
         return Explained(chunk, list(decoded), images, targets, maps, errors, seconds)
 
@@ -186,7 +187,7 @@ class Worker:
                 }
                 scores = self._evaluate(explained, stack)
         except RuntimeError as error:
-            reason = f"scoring failed: {_one_line(error)}"
+            reason = f"scoring failed: {first_line(error)}"
             failures = {(i, m): reason for i in range(len(explained.decoded)) for m in methods}
         seconds = time.perf_counter() - begin
         rows = []
@@ -307,7 +308,3 @@ def _figures(
 def _not_finite(row: Mapping[str, Any]) -> str | None:
     names = [n for n in ("confidence", *SCALARS) if not np.isfinite(row.get(n, 0.0))]
     return f"not a finite number: {', '.join(names)}" if names else None
-
-
-def _one_line(error: BaseException) -> str:
-    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -296,7 +296,7 @@ def test_a_silent_fallback_is_caught(small_onnx, monkeypatch):
     options = opening.session_options(1)
     if not NO_CUDA:
         pytest.skip("there is a GPU")
-    with pytest.raises(providers.SessionError, match=r"asked for, ONNX Runtime gave CPUExec|known"):
+    with pytest.raises(ClassifierError, match=r"asked for, ONNX Runtime gave CPUExec|known"):
         opening.open_session(str(small_onnx), "small.onnx", [(providers.CUDA, {})], options)
 
 
