@@ -1,6 +1,9 @@
 """Which real architectures the attributions are compared on."""
 
 import pytest
+import torch
+
+from tests.attribution.attribution_models import TinyNet, build, images, shaken
 
 # EfficientNet-Lite0 is pretrained, the others have random weights; images are small.
 ARCHITECTURES = [
@@ -18,8 +21,11 @@ def architecture(request):
     In float32 two right answers differ where a ReLU's input is zero but for rounding; in float64
     that does not happen, and any difference is one of method.
     """
-    import torch
-    from attribution_models import build, images
-
     model, size = build(request.param)
     return model.double(), images(2, size).double(), torch.tensor([1, 4])
+
+
+@pytest.fixture(scope="module")
+def model():
+    """TinyNet in float32."""
+    return shaken(TinyNet)

@@ -5,11 +5,11 @@ In float64 (conftest.py says why), but for the last test, which is float32, as u
 
 import pytest
 import torch
-from attribution_models import build, difference, images
 from torch.nn import functional as F
 
 import gag_fast
 from gag_fast import ops
+from tests.attribution.attribution_models import build, difference, images
 
 attr = pytest.importorskip("captum.attr", reason="Captum is not installed (pip install captum)")
 

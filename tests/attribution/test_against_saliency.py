@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 import torch
-from attribution_models import difference
 
 import gag_fast
+from tests.attribution.attribution_models import difference
 
 saliency = pytest.importorskip(
     "saliency.core", reason="PAIR's saliency is not installed (pip install saliency)"

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from attribution_models import LinearNet, SmoothNet, TinyNet, images, shaken
 
 import gag_fast
 from gag_fast import ops
+from tests.attribution.attribution_models import LinearNet, SmoothNet, TinyNet, images, shaken
 
 SHARED = ["guided_absgrad", "guided_absgrad@30", "absgrad", "smoothgrad", "vargrad"]
 EVERY = [
@@ -23,11 +23,6 @@ EVERY = [
     "guided_backprop/GA",
     "smoothgrad/R",
 ]
-
-
-@pytest.fixture(scope="module")
-def model():
-    return shaken(TinyNet)
 
 
 @pytest.fixture(scope="module")

@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from attribution_models import TinyNet, build, images, shaken
 from torch import nn
 
 import gag_fast
 from gag_fast.attribution.grad_cam import last_stage
 from gag_fast.attribution.gradients import GradientEngine
+from tests.attribution.attribution_models import TinyNet, build, images, shaken
 
 
 @pytest.mark.parametrize(

@@ -4,12 +4,19 @@ import copy
 
 import pytest
 import torch
-from attribution_models import ModuleReluNet, SmoothNet, TinyNet, difference, images, shaken
 from torch import nn
 
 import gag_fast
 from gag_fast.attribution.fusion import ConvNorm, fuse
 from gag_fast.attribution.gradients import GradientEngine
+from tests.attribution.attribution_models import (
+    ModuleReluNet,
+    SmoothNet,
+    TinyNet,
+    difference,
+    images,
+    shaken,
+)
 
 
 def plain_gradient(model, x, targets):

@@ -4,11 +4,11 @@ import warnings
 
 import pytest
 import torch
-from attribution_models import SmoothNet, TinyNet, difference, images, shaken
 from torch import nn
 from torch.nn import functional as F
 
 import gag_fast
+from tests.attribution.attribution_models import SmoothNet, TinyNet, difference, images, shaken
 
 
 class Rectified(nn.Module):

@@ -2,28 +2,28 @@
 
 import pytest
 import torch
-from attribution_models import TinyNet, difference, images, shaken
 
 import gag_fast
 from gag_fast.attribution import registry
 from gag_fast.attribution.processing import Processing, accumulate
 from gag_fast.attribution.reverse import reverse_maps
 from gag_fast.attribution.samples import Job
+from tests.attribution.attribution_models import TinyNet, difference, images, shaken
 
 PATHS = ("integrated_gradients", "guided_ig", "blur_ig")
 
 
 @pytest.fixture(scope="module")
-def model():
+def model64():
     return shaken(TinyNet).double()
 
 
 @pytest.fixture(scope="module")
-def batch():
+def pair():
     return images(2, 16).double()
 
 
-def samples(model, batch, modification, n):
+def samples(model64, pair, modification, n):
     """Gradients and path elements of one modification, [B,n,C,H,W] each."""
     from functools import partial
 
@@ -31,16 +31,16 @@ def samples(model, batch, modification, n):
     from gag_fast.attribution.gradients import GradientEngine
     from gag_fast.attribution.noise import noise_std
 
-    with GradientEngine(model, fuse=False) as engine:
+    with GradientEngine(model64, fuse=False) as engine:
         job = Job(
-            images=batch,
-            rows=slice(0, len(batch)),
-            keys=ops.image_keys(batch),
+            images=pair,
+            rows=slice(0, len(pair)),
+            keys=ops.image_keys(pair),
             gradient=partial(engine, targets=torch.tensor([1, 2])),
             n=n,
             at_once=n,
             seed=0,
-            std=noise_std(batch, 0.15),
+            std=noise_std(pair, 0.15),
         )
         found = list(registry.MODIFICATIONS[modification](job))
     gradients = torch.cat([sample.gradients for sample in found], 1)
@@ -58,9 +58,9 @@ def guide(contributions, p=85.0):
 
 @pytest.mark.parametrize("method", ["smoothgrad", *PATHS])
 @pytest.mark.parametrize("variant", ["", "+", "-", "A", "G", "GA"])
-def test_variants_from_their_definition(model, batch, method, variant):
+def test_variants_from_their_definition(model64, pair, method, variant):
     n = 6
-    g, dx = samples(model, batch, "noise" if method == "smoothgrad" else method, n)
+    g, dx = samples(model64, pair, "noise" if method == "smoothgrad" else method, n)
     if variant in ("+", "-"):
         g = g.clamp(min=0) if variant == "+" else g.clamp(max=0)
     # The variance is that of what is summed up: gradients, or on a path gradient times element.
@@ -68,19 +68,19 @@ def test_variants_from_their_definition(model, batch, method, variant):
     total = (g * dx).abs().sum(1) if "A" in variant else (g * dx).sum(1)
     expected = total * guide(read) if "G" in variant else total
     name = f"{method}/{variant}" if variant else method
-    found = gag_fast.explain(model, batch, [1, 2], name, n=n, channels="keep", fuse=False)
+    found = gag_fast.explain(model64, pair, [1, 2], name, n=n, channels="keep", fuse=False)
     assert difference(found, expected) < 1e-9
     if variant:
         by_keyword = gag_fast.explain(
-            model, batch, [1, 2], method, n=n, processing=variant, channels="keep", fuse=False
+            model64, pair, [1, 2], method, n=n, processing=variant, channels="keep", fuse=False
         )
         assert torch.equal(by_keyword, found)
 
 
 @pytest.mark.parametrize("modification", ["noise", *PATHS])
-def test_aggregations_over_any_modification(model, batch, modification):
+def test_aggregations_over_any_modification(model64, pair, modification):
     n = 5
-    g, _ = samples(model, batch, modification, n)
+    g, _ = samples(model64, pair, modification, n)
     expected = {
         "guided_absgrad": (guide(g) * g.abs().mean(1)).sum(1),
         "absgrad": g.abs().mean(1).sum(1),
@@ -89,19 +89,19 @@ def test_aggregations_over_any_modification(model, batch, modification):
     }
     names = {f"{name}/{modification}": name for name in expected}
     found = gag_fast.explain_many(
-        model, batch, [1, 2], list(names), n=n, normalize=False, fuse=False
+        model64, pair, [1, 2], list(names), n=n, normalize=False, fuse=False
     )
     for text, name in names.items():
         assert difference(found[text], expected[name]) < 1e-9
         keyword = gag_fast.explain(
-            model, batch, [1, 2], name, n=n, modification=modification, normalize=False, fuse=False
+            model64, pair, [1, 2], name, n=n, modification=modification, normalize=False, fuse=False
         )
         assert torch.equal(keyword, found[text])
 
 
-def test_positive_and_negative_add_up(model, batch):
+def test_positive_and_negative_add_up(model64, pair):
     both = gag_fast.explain_many(
-        model, batch, 1, ["smoothgrad", "smoothgrad/+", "smoothgrad/-"], n=4, channels="keep"
+        model64, pair, 1, ["smoothgrad", "smoothgrad/+", "smoothgrad/-"], n=4, channels="keep"
     )
     whole, positive, negative = both.values()
     assert (positive >= 0).all()
@@ -155,17 +155,17 @@ def test_shares_that_do_not_fit(shares):
         reverse_maps(torch.rand(1, 4, 4), *shares, torch.tensor([1]))
 
 
-def test_reversed_methods(model, batch):
+def test_reversed_methods(model64, pair):
     names = ["smoothgrad", "smoothgrad/R", "guided_backprop", "guided_backprop/R"]
-    found = gag_fast.explain_many(model, batch, 1, names, n=4, settings="official:isic")
+    found = gag_fast.explain_many(model64, pair, 1, names, n=4, settings="official:isic")
     from gag_fast import ops
 
-    keys = ops.image_keys(batch)
+    keys = ops.image_keys(pair)
     assert torch.equal(found["smoothgrad/R"], reverse_maps(found["smoothgrad"], 0.02, 0.3, keys))
     assert torch.equal(
         found["guided_backprop/R"], reverse_maps(found["guided_backprop"], 0.005, 0.1, keys)
     )
-    plain = gag_fast.explain(model, batch, 1, "vanilla")
-    own = gag_fast.explain(model, batch, 1, "vanilla", reverse=(0.2, 0.25), seed=9)
+    plain = gag_fast.explain(model64, pair, 1, "vanilla")
+    own = gag_fast.explain(model64, pair, 1, "vanilla", reverse=(0.2, 0.25), seed=9)
     assert torch.equal(own, reverse_maps(plain, 0.2, 0.25, keys, 9))
-    assert torch.equal(gag_fast.explain(model, batch, 1, "vanilla", reverse=(0.2, 0.0)), plain)
+    assert torch.equal(gag_fast.explain(model64, pair, 1, "vanilla", reverse=(0.2, 0.0)), plain)

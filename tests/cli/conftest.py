@@ -1,16 +1,10 @@
-"""The command as a user types it, in this process, over the small world of tests/runs."""
+"""The command as a user types it, in this process, over a tiny classifier."""
 
-import sys
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "runs"))
-
 from gag_fast.cli import main
-
-MODEL = "tiny_classifier:build"
 
 
 @dataclass
@@ -45,14 +39,3 @@ def cli(capsys, tmp_path, monkeypatch):
         return Result(status, out, err)
 
     return run
-
-
-@pytest.fixture(scope="session")
-def onnx(tmp_path_factory):
-    """The tiny classifier, exported once."""
-    from gag_fast.export import export_onnx
-    from gag_fast.models import load_model
-
-    path = tmp_path_factory.mktemp("onnx") / "tiny.onnx"
-    export_onnx(*load_model(MODEL), path)
-    return path

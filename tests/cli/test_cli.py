@@ -14,21 +14,17 @@ import torch
 from PIL import Image
 
 from gag_fast import cli as cli_module
+from tests import ROOT
+from tests.photographs import save_photo
+from tests.tiny_classifier import MODEL
 
-MODEL = "tiny_classifier:build"
 COMMANDS = ("demo", "export", "explain", "evaluate", "report")
-RUNS = Path(__file__).parents[1] / "runs"
 
 
 @pytest.fixture
 def photo(tmp_path):
     def make(name, seed=0):
-        rng = np.random.default_rng(seed)
-        small = Image.fromarray(rng.integers(0, 256, (6, 5, 3), np.uint8))
-        path = tmp_path / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        small.resize((36, 40), Image.Resampling.BICUBIC).save(path)
-        return path
+        return save_photo(tmp_path / name, seed)
 
     return make
 
@@ -130,10 +126,13 @@ def test_data_with_more_classes_than_the_model(evaluate, photo, tmp_path):
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        ("tiny_classifier:other", "has 5 classes, the model tiny_classifier:other has 3"),
         (
-            "tiny_classifier:larger",
-            "takes images of 32 pixels, the model tiny_classifier:larger of 64",
+            "tests.tiny_classifier:other",
+            "has 5 classes, the model tests.tiny_classifier:other has 3",
+        ),
+        (
+            "tests.tiny_classifier:larger",
+            "takes images of 32 pixels, the model tests.tiny_classifier:larger of 64",
         ),
     ],
 )
@@ -276,7 +275,9 @@ def test_explain_by_other_methods(cli, photo, method):
 
 
 def test_explain_with_a_broken_model(cli, photo, tmp_path):
-    found = cli("explain", photo("a.png"), "--model", "tiny_classifier:not_a_number", "--n", 2)
+    found = cli(
+        "explain", photo("a.png"), "--model", "tests.tiny_classifier:not_a_number", "--n", 2
+    )
     assert found.status == 1
     assert "a.png: the saliency map is not finite" in found.error
     assert not list((tmp_path / "explanations").iterdir())
@@ -354,7 +355,7 @@ def test_a_bar_on_a_terminal(data, onnx, tmp_path):
     running = subprocess.Popen(
         [sys.executable, "-m", "gag_fast", "evaluate", str(data), "--out", "run", *words],
         cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(RUNS), "COLUMNS": "100"},
+        env={**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "100"},
         stdout=subprocess.DEVNULL,
         stderr=theirs,
     )

@@ -1,7 +1,8 @@
 import os
 
 import pytest
-from cuda_emulation import COMPILER, Emulation, compile_harness
+
+from tests.cuda.cuda_emulation import COMPILER, Emulation, compile_harness
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import torch
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests import ROOT
+
 HARNESS = ROOT / "csrc" / "cuda" / "emulation" / "harness.cpp"
 COMPILER = shutil.which("g++")
 FLAGS = [

@@ -6,7 +6,8 @@ barrier could go without being noticed would have one too many, or the watch a b
 
 import pytest
 import torch
-from cuda_emulation import Run
+
+from tests.cuda.cuda_emulation import Run
 
 STATISTICS, SELECTION, MAPS = 0, 1, 2
 # 10 percents: two groups of histograms. Spread values: several blocks to a long row. Ties: more

@@ -7,11 +7,11 @@ emulation also fails on a data race (see test_cuda_faults.py for the proof that 
 import numpy as np
 import pytest
 import torch
-from cuda_emulation import ORDINARY, Run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import gag_fast._library  # noqa: F401  registers the CPU operators
+from tests.cuda.cuda_emulation import ORDINARY, Run
 
 OPS = torch.ops.gag_fast
 FLOATS = [torch.float32, torch.float64, torch.float16, torch.bfloat16]

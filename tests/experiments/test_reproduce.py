@@ -20,7 +20,7 @@ SYNTHETIC = "gag_fast.experiments.synthetic:classifier"
 
 
 @pytest.fixture(scope="module")
-def small(tmp_path_factory):
+def small_synthetic(tmp_path_factory):
     """12 test images and an all but untrained classifier."""
     folder = tmp_path_factory.mktemp("synthetic")
     made = synthetic.make(folder, 12, 12, epochs=1, report=lambda line: None)
@@ -29,16 +29,16 @@ def small(tmp_path_factory):
 
 
 @pytest.fixture
-def asked(small, tmp_path):
+def asked(small_synthetic, tmp_path):
     for name in ("model.onnx", "model.json"):
         (tmp_path / "out").mkdir(exist_ok=True)
-        shutil.copy(small.weights.parent / name, tmp_path / "out" / name)
+        shutil.copy(small_synthetic.weights.parent / name, tmp_path / "out" / name)
     return Experiment(
         tables=("table1",),
-        data=small.test_csv,
+        data=small_synthetic.test_csv,
         out=tmp_path / "out",
         model=SYNTHETIC,
-        weights=str(small.weights),
+        weights=str(small_synthetic.weights),
         images=3,
         confidence=0.0,
         n=2,
@@ -80,7 +80,7 @@ def test_other_settings_in_the_same_folder_are_refused(asked):
         reproduce.reproduce(replace(asked, n=3), quiet=True)
 
 
-def test_only_confident_images_take_part(asked, small, monkeypatch):
+def test_only_confident_images_take_part(asked, small_synthetic, monkeypatch):
     """A classifier that is sure of one class lets that class's images in and no others."""
     real = prepare.Classifier
 
@@ -223,12 +223,29 @@ def test_passes_are_those_that_the_engine_makes(settings, monkeypatch):
 # ---- the command line ---------------------------------------------------------------------------
 
 
-def test_command_line(asked, small, capsys):
+def test_command_line(asked, small_synthetic, capsys):
     out = asked.out
     status = main(
         [
-            *("reproduce", "table1", "fig4", "--data", str(small.test_csv), "--model", SYNTHETIC),
-            *("--weights", str(small.weights), "--images", "2", "--confidence", "0", "--n", "2"),
+            *(
+                "reproduce",
+                "table1",
+                "fig4",
+                "--data",
+                str(small_synthetic.test_csv),
+                "--model",
+                SYNTHETIC,
+            ),
+            *(
+                "--weights",
+                str(small_synthetic.weights),
+                "--images",
+                "2",
+                "--confidence",
+                "0",
+                "--n",
+                "2",
+            ),
             *("--out", str(out)),
         ]
     )

@@ -10,8 +10,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from tests import ROOT
+
 HERE = Path(__file__).parent
-CSRC = HERE.parents[1] / "csrc"
+CSRC = ROOT / "csrc"
 
 
 @functools.cache

@@ -1,11 +1,11 @@
 """compose_: masked copies by definition, in every layout and dtype, and refusal of bad slots."""
 
-import native_items
 import numpy as np
 import pytest
 import torch
 
 from gag_fast import ops
+from tests.ops import native_items
 
 gpu = [
     pytest.mark.gpu,

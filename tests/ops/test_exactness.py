@@ -1,12 +1,12 @@
 """Exactness under Hypothesis: variance to 1e-5 of float64, the guide exact but at the threshold."""
 
-import aggregate_oracle as oracle
 import numpy as np
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import gag_fast
+from tests.ops import aggregate_oracle as oracle
 
 PERCENT = st.one_of(
     st.sampled_from([0.0, 15.0, 50.0, 85.0, 99.9, 100.0]), st.floats(0, 100, allow_subnormal=False)

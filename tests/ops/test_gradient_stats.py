@@ -3,13 +3,13 @@
 import copy
 import pickle
 
-import aggregate_oracle as oracle
 import numpy as np
 import pytest
 import torch
 
 import gag_fast
 from gag_fast import ops, reference
+from tests.ops import aggregate_oracle as oracle
 
 gpu = [
     pytest.mark.gpu,

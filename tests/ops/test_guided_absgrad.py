@@ -6,13 +6,13 @@ import sys
 import textwrap
 from concurrent.futures import ThreadPoolExecutor
 
-import aggregate_oracle as oracle
 import numpy as np
 import pytest
 import torch
 
 import gag_fast
 from gag_fast import ops, reference
+from tests.ops import aggregate_oracle as oracle
 
 gpu = [
     pytest.mark.gpu,

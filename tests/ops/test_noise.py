@@ -4,14 +4,13 @@ import os
 import subprocess
 import sys
 
-import native_items
-import noise_oracle
 import numpy as np
 import pytest
 import scipy.stats
 import torch
 
 from gag_fast import ops
+from tests.ops import native_items, noise_oracle
 
 gpu = [
     pytest.mark.gpu,

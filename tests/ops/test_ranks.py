@@ -1,6 +1,5 @@
 """saliency_ranks: descending, ties by pixel index, for every kind of float."""
 
-import native_items
 import numpy as np
 import pytest
 import torch
@@ -8,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gag_fast import ops
+from tests.ops import native_items
 
 gpu = [
     pytest.mark.gpu,

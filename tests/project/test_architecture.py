@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests import ROOT
 
 # Every room, and the rooms it may import. A room is a module of gag_fast or a package with all
 # its modules; `export` is the top-level folder installed as gag_fast.export.

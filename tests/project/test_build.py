@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 
 import gag_fast
-
-ROOT = Path(__file__).parents[2]
+from tests import ROOT
 
 
 def setup_py(tmp_path: Path, **env: str) -> subprocess.CompletedProcess:

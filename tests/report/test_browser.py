@@ -10,10 +10,10 @@ import shutil
 import subprocess
 
 import pytest
-from made_up_runs import make_run
 
 from gag_fast.report.command import write_report
 from gag_fast.report.reading import read_run
+from tests.report.made_up_runs import make_run
 
 CHROMIUM = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from made_up_runs import make_run
 
 from gag_fast.report import html, payload
 from gag_fast.report.command import report, write_report
@@ -16,6 +15,7 @@ from gag_fast.report.compare import against_method, two_runs
 from gag_fast.report.gallery import choose, gallery
 from gag_fast.report.page import focus_method
 from gag_fast.report.reading import METRICS, Run, read_run
+from tests.report.made_up_runs import make_run
 
 NASTY = "</script><script>alert(1)</script><img src=x onerror=alert(2)>&\"'\u2028.png"
 

@@ -2,9 +2,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from made_up_runs import METHODS, make_run
 
 from gag_fast.report.reading import ReportError, read_run
+from tests.report.made_up_runs import METHODS, make_run
 
 
 def write(folder, part=0, **columns):

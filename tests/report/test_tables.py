@@ -3,11 +3,11 @@ import io
 
 import numpy as np
 import pytest
-from made_up_runs import make_run
 
 from gag_fast.report import tables
 from gag_fast.report.reading import METRICS, read_run
 from gag_fast.report.statistics import Interval
+from tests.report.made_up_runs import make_run
 
 RCAP, DAUC = METRICS[:2]
 

@@ -1,13 +1,12 @@
 """Small data sets, a tiny real classifier, and runs over them in milliseconds."""
 
-import sys
-from pathlib import Path
-
 import pytest
-from run_rows import CLASSES, MODEL, save_photo
 
 from gag_fast.runs.request import Request
 from gag_fast.runs.run import run
+from tests.photographs import save_photo
+from tests.runs.run_rows import CLASSES
+from tests.tiny_classifier import MODEL
 
 
 @pytest.fixture
@@ -20,17 +19,6 @@ def photos(tmp_path):
         return tmp_path / name
 
     return make
-
-
-@pytest.fixture(scope="session")
-def onnx(tmp_path_factory):
-    """The tiny classifier, exported once."""
-    from gag_fast.export import export_onnx
-    from gag_fast.models import load_model
-
-    path = tmp_path_factory.mktemp("onnx") / "tiny.onnx"
-    export_onnx(*load_model(MODEL), path)
-    return path
 
 
 @pytest.fixture
@@ -52,6 +40,3 @@ def start(tmp_path, onnx):
         return run(Request(**{**request, **changes}), quiet=True)
 
     return go
-
-
-sys.path.insert(0, str(Path(__file__).parent))

@@ -2,8 +2,9 @@
 
 import os
 
-from tiny_classifier import build as build_tiny
 from torch import nn
+
+from tests.tiny_classifier import build as build_tiny
 
 
 class _Deadly(nn.Module):

@@ -1,24 +1,18 @@
-"""What the tests of runs share: photographs to write, rows to read back and compare."""
+"""What the tests of runs share: runs to start, rows to read back and compare."""
 
-from pathlib import Path
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pyarrow as pa
-from PIL import Image
 
 from gag_fast.runs.folder import RunFolder
 from gag_fast.runs.rows import METRIC_COLUMNS
+from tests import ROOT
+from tests.tiny_classifier import MODEL
 
-MODEL = "tiny_classifier:build"
 CLASSES = ("blue", "green", "red")
-
-
-def save_photo(path: Path, seed: int, height: int = 40, width: int = 36) -> None:
-    """Smooth random colours: a real gradient everywhere."""
-    rng = np.random.default_rng(seed)
-    small = Image.fromarray(rng.integers(0, 256, (6, 5, 3), np.uint8))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    small.resize((width, height), Image.Resampling.BICUBIC).save(path)
 
 
 def rows(path, columns=("image", "method", *METRIC_COLUMNS, "status", "error")) -> pa.Table:
@@ -39,3 +33,21 @@ def same_bits(first: pa.Table, second: pa.Table) -> bool:
         ]
 
     return first.schema == second.schema and plain(first) == plain(second)
+
+
+def parts(out):
+    return {p.name: p.stat().st_mtime_ns for p in sorted((out / "results").iterdir())}
+
+
+def process(data, out, onnx, *more):
+    return subprocess.Popen(
+        [
+            *(sys.executable, "-m", "gag_fast", "evaluate", str(data), "--model", MODEL),
+            *("--onnx", str(onnx), "--out", str(out), "--methods", "guided_absgrad,vanilla"),
+            *("--n", "3", "--chunk", "4", "--workers", "1", "--providers", "cpu", *more),
+        ],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )

@@ -8,7 +8,9 @@ from io import BytesIO
 import numpy as np
 import pytest
 from PIL import Image
-from run_rows import rows, same_bits, save_photo
+
+from tests.photographs import save_photo
+from tests.runs.run_rows import rows, same_bits
 
 GOOD = 7
 
@@ -64,7 +66,7 @@ UNREADABLE = {
 
 
 @pytest.fixture
-def data(tmp_path):
+def folder_with(tmp_path):
     """GOOD photographs, and a function that adds a file beside them."""
     folder = tmp_path / "data"
     for i in range(GOOD):
@@ -78,24 +80,24 @@ def data(tmp_path):
 
 
 @pytest.mark.parametrize("name", READABLE)
-def test_the_unusual_is_scored(data, start, name):
-    summary = start(data(name, READABLE[name]()))
+def test_the_unusual_is_scored(folder_with, start, name):
+    summary = start(folder_with(name, READABLE[name]()))
     assert summary.complete
     assert rows(summary.out).num_rows == 2 * (GOOD + 1)
 
 
 @pytest.mark.parametrize("name", UNREADABLE)
-def test_the_unreadable_is_named(data, start, name):
+def test_the_unreadable_is_named(folder_with, start, name):
     content, reason = UNREADABLE[name]
-    summary = start(data(name, content()))
+    summary = start(folder_with(name, content()))
     assert list(summary.failures) == [name]
     assert reason in summary.failures[name]
     assert len([r for r in rows(summary.out).to_pylist() if r["status"] == "ok"]) == 2 * GOOD
 
 
-def test_a_file_that_may_not_be_read(data, start):
+def test_a_file_that_may_not_be_read(folder_with, start):
     # Root may read everything, but not what hangs on a name that leads nowhere.
-    folder = data("x.png", b"")
+    folder = folder_with("x.png", b"")
     (folder / "x.png").unlink()
     (folder / "x.png").symlink_to("nowhere.png")
     summary = start(folder)
@@ -103,17 +105,17 @@ def test_a_file_that_may_not_be_read(data, start):
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_a_file_without_permission(data, start):
-    folder = data("x.png", encoded(colours()))
+def test_a_file_without_permission(folder_with, start):
+    folder = folder_with("x.png", encoded(colours()))
     (folder / "x.png").chmod(0)
     assert "Permission denied" in start(folder).failures["x.png"]
 
 
-def test_a_file_that_vanishes_midway(data, start, monkeypatch):
+def test_a_file_that_vanishes_midway(folder_with, start, monkeypatch):
     """The list of images is made at the start; the file goes before it is decoded."""
     from gag_fast.runs.decoding import Decoder
 
-    folder = data("vanishing.png", encoded(colours()))
+    folder = folder_with("vanishing.png", encoded(colours()))
     submit = Decoder.submit
 
     def vanish(self, item):
@@ -125,12 +127,12 @@ def test_a_file_that_vanishes_midway(data, start, monkeypatch):
     assert "no such file" in summary.failures["vanishing.png"]
 
 
-def test_all_of_them_at_once(data, start):
-    good = rows(start(data("greyscale.png", READABLE["greyscale.png"]()), out="good").out)
+def test_all_of_them_at_once(folder_with, start):
+    good = rows(start(folder_with("greyscale.png", READABLE["greyscale.png"]()), out="good").out)
     for name, content in READABLE.items():
-        folder = data(name, content())
+        folder = folder_with(name, content())
     for name, (content, _) in UNREADABLE.items():
-        folder = data(name, content())
+        folder = folder_with(name, content())
     summary = start(folder, chunk=1)
     assert set(summary.failures) == {*UNREADABLE}
     assert not summary.complete
@@ -141,8 +143,8 @@ def test_all_of_them_at_once(data, start):
     assert good.num_rows == 2 * (GOOD + 1)
 
 
-def test_their_place_in_a_chunk_changes_nothing_for_the_good(data, start):
-    folder = data("bad.png", b"no picture")
+def test_their_place_in_a_chunk_changes_nothing_for_the_good(folder_with, start):
+    folder = folder_with("bad.png", b"no picture")
     bad = rows(start(folder, out="bad").out)
     save_photo(folder / "bad.png", 77)
     good = rows(start(folder, out="good").out)

@@ -20,7 +20,7 @@ P = Preprocessing(size=32, resize=36)
 
 
 @pytest.fixture
-def photo(tmp_path):
+def photo_item(tmp_path):
     def make(name="a.png", size=(50, 40)):
         rng = np.random.default_rng(len(name))
         path = tmp_path / name
@@ -34,8 +34,8 @@ def processes(decoder):
     return [p.process for p in decoder._processes]
 
 
-def test_pixels_and_facts_of_the_file(photo):
-    item = photo()
+def test_pixels_and_facts_of_the_file(photo_item):
+    item = photo_item()
     with Decoder(P, workers=1) as decoder:
         found = decoder.submit(item).result()
     assert found.error is None
@@ -46,8 +46,8 @@ def test_pixels_and_facts_of_the_file(photo):
     assert found.mask is None
 
 
-def test_a_mask_is_cut_like_its_image(photo, tmp_path):
-    item = photo()
+def test_a_mask_is_cut_like_its_image(photo_item, tmp_path):
+    item = photo_item()
     half = np.zeros((50, 40), np.uint8)
     half[:, :20] = 1
     Image.fromarray(half).save(tmp_path / "m.png")
@@ -66,12 +66,12 @@ def test_a_mask_is_cut_like_its_image(photo, tmp_path):
         assert found.pixels is None
 
 
-def test_a_bad_file_is_an_answer_not_an_exception(photo, tmp_path):
+def test_a_bad_file_is_an_answer_not_an_exception(photo_item, tmp_path):
     (tmp_path / "bad.jpg").write_bytes(b"no image")
     with Decoder(P, workers=1) as decoder:
         bad = decoder.submit(Item("bad.jpg", tmp_path / "bad.jpg")).result()
         gone = decoder.submit(Item("x", tmp_path / "x.jpg")).result()
-        good = decoder.submit(photo()).result()
+        good = decoder.submit(photo_item()).result()
     assert "bad.jpg: is not an image" in bad.error
     assert len(bad.sha256) == 64  # its bytes are known: a repaired file is noticed
     assert "x.jpg: no such file" in gone.error
@@ -79,13 +79,13 @@ def test_a_bad_file_is_an_answer_not_an_exception(photo, tmp_path):
     assert good.error is None
 
 
-def test_chunks_come_in_order_and_only_some_are_read_ahead(photo):
+def test_chunks_come_in_order_and_only_some_are_read_ahead(photo_item):
     taken = []
 
     def chunks():
         for index in range(6):
             taken.append(index)
-            yield Chunk(index, (photo(f"{index}.png"), photo(f"{index}b.png")))
+            yield Chunk(index, (photo_item(f"{index}.png"), photo_item(f"{index}b.png")))
 
     with Decoder(P, workers=2) as decoder:
         for index, (chunk, decoded) in enumerate(decoder.stream(chunks(), ahead=2)):
@@ -95,18 +95,18 @@ def test_chunks_come_in_order_and_only_some_are_read_ahead(photo):
                 assert np.array_equal(one.pixels, np.asarray(fit(load_image(item.path), P)))
 
 
-def test_a_decoder_that_dies_is_replaced(photo):
+def test_a_decoder_that_dies_is_replaced(photo_item):
     with Decoder(P, workers=1) as decoder:
-        decoder.submit(photo()).result()
+        decoder.submit(photo_item()).result()
         (first,) = processes(decoder)
         os.kill(first.pid, signal.SIGKILL)
         first.wait()
-        assert decoder.submit(photo()).result().error is None
+        assert decoder.submit(photo_item()).result().error is None
         assert processes(decoder) != [first]
 
 
-def test_a_file_that_kills_its_decoder_twice_is_blamed(photo, monkeypatch):
-    item = photo()
+def test_a_file_that_kills_its_decoder_twice_is_blamed(photo_item, monkeypatch):
+    item = photo_item()
     ask = decoding._Process.decode
 
     def die(self, path, *more):
@@ -117,22 +117,22 @@ def test_a_file_that_kills_its_decoder_twice_is_blamed(photo, monkeypatch):
     monkeypatch.setattr(decoding._Process, "decode", die)
     with Decoder(P, workers=1) as decoder:
         bad = decoder.submit(item).result()
-        good = decoder.submit(photo("other.png")).result()
+        good = decoder.submit(photo_item("other.png")).result()
     assert bad.error == f"{item.path}: the decoder died over it (signal 11)"
     assert good.error is None
 
 
-def test_decoders_that_never_work_end_the_run(photo, monkeypatch):
+def test_decoders_that_never_work_end_the_run(photo_item, monkeypatch):
     monkeypatch.setattr(decoding.sys, "executable", "/bin/false")
     with Decoder(P, workers=1) as decoder:
-        futures = [decoder.submit(photo(f"{i}.png")) for i in range(5)]
+        futures = [decoder.submit(photo_item(f"{i}.png")) for i in range(5)]
         assert "died over it (status 1)" in futures[0].result().error
         with pytest.raises(RuntimeError, match="no decoder process can work here"):
             futures[4].result()
 
 
-def test_a_decoder_that_hangs_is_ended(photo, monkeypatch):
-    item = photo()
+def test_a_decoder_that_hangs_is_ended(photo_item, monkeypatch):
+    item = photo_item()
     with Decoder(P, workers=1) as decoder:
         decoder.submit(item).result()
         os.kill(processes(decoder)[0].pid, signal.SIGSTOP)
@@ -144,9 +144,9 @@ def test_a_decoder_that_hangs_is_ended(photo, monkeypatch):
         assert decoder.submit(item).result().error is None
 
 
-def test_processes_end_with_the_decoder(photo):
+def test_processes_end_with_the_decoder(photo_item):
     with Decoder(P, workers=2) as decoder:
-        for future in [decoder.submit(photo(f"{i}.png")) for i in range(6)]:
+        for future in [decoder.submit(photo_item(f"{i}.png")) for i in range(6)]:
             future.result()
         running = processes(decoder)
         assert running

@@ -6,10 +6,9 @@ import subprocess
 import time
 
 import pytest
-from run_rows import MODEL, rows, same_bits
-from test_run import parts, process
 
 from gag_fast.runs.folder import DiskFullError
+from tests.runs.run_rows import parts, process, rows, same_bits
 
 KILLS = 25
 
@@ -134,6 +133,3 @@ def test_a_full_disk_on_the_command_line(photos, small_disk, onnx):
     assert "no space left" in line
     assert "run the same command again" in line
     assert "Traceback" not in err
-
-
-assert MODEL

@@ -6,14 +6,14 @@ import subprocess
 import sys
 import threading
 import time
-from pathlib import Path
 
 import pytest
-from run_rows import rows, same_bits
-from test_kill import KILLS, killed_run, quiet_run
+
+from tests import ROOT
+from tests.runs.run_rows import rows, same_bits
+from tests.runs.test_kill import KILLS, killed_run, quiet_run
 
 pytestmark = pytest.mark.slow
-HERE = Path(__file__).parent
 
 MEMORY = """
 import sys
@@ -32,7 +32,7 @@ def watched(self, index, table, *more):
 
 RunFolder.write_part = watched
 data, out, onnx = sys.argv[1:]
-run(Request(data, out, "tiny_classifier:build", onnx=onnx, n=4, chunk=10, providers="cpu",
+run(Request(data, out, "tests.tiny_classifier:build", onnx=onnx, n=4, chunk=10, providers="cpu",
             methods=("guided_absgrad", "vanilla"), keep_maps=True), quiet=True)
 print(resident[100], resident[1000], resident[2000])
 """
@@ -42,7 +42,7 @@ def test_resident_memory_is_flat(photos, onnx, tmp_path):
     data = photos(2000)
     out = subprocess.run(
         [sys.executable, "-c", MEMORY, str(data), str(tmp_path / "run"), str(onnx)],
-        env={**os.environ, "PYTHONPATH": str(HERE)},
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
         check=True,
@@ -56,29 +56,8 @@ def test_resident_memory_is_flat(photos, onnx, tmp_path):
 LITE0 = "efficientnet_lite0"
 
 
-@pytest.fixture(scope="module")
-def photographs():
-    """ImageNet sample photographs, where there are any."""
-    given = os.environ.get("GAG_FAST_PHOTOS")
-    folder = Path(given) if given else HERE.parents[2] / "shared" / "data" / "imagenet-samples"
-    if not (folder / "labels.csv").is_file():
-        pytest.skip(f"no labels.csv in {folder}; set GAG_FAST_PHOTOS")
-    return folder / "labels.csv"
-
-
-@pytest.fixture(scope="module")
-def lite0(tmp_path_factory):
-    pytest.importorskip("efficientnet_lite_pytorch", reason="needs gag-fast[demo]")
-    from gag_fast.export import export_onnx
-    from gag_fast.models import load_model
-
-    path = tmp_path_factory.mktemp("lite0") / "lite0.onnx"
-    export_onnx(*load_model(LITE0), path)
-    return path
-
-
 @pytest.mark.photos
-def test_the_pipeline_is_as_fast_as_its_engines(photographs, lite0):
+def test_the_pipeline_is_as_fast_as_its_engines(labelled_samples, lite0_onnx):
     """Whole run (decode, gradients, scores) against gradients alone plus scores alone."""
     from gag_fast.data import open_dataset
     from gag_fast.presets import preset
@@ -89,8 +68,8 @@ def test_the_pipeline_is_as_fast_as_its_engines(photographs, lite0):
 
     methods = ("guided_absgrad", "absgrad", "smoothgrad")
     metrics = ("rcap", "dauc", "iauc")
-    worker = Worker(Work(LITE0, "default", str(lite0), methods, metrics, preset("paper")))
-    chunks = plan(open_dataset(photographs, 1000).first(16), 8)
+    worker = Worker(Work(LITE0, "default", str(lite0_onnx), methods, metrics, preset("paper")))
+    chunks = plan(open_dataset(labelled_samples, 1000).first(16), 8)
     with Decoder(worker.spec.preprocessing) as decoder:
         decoded = list(decoder.stream(chunks))
     worker.score(worker.explain(*decoded[0]))  # warm-up
@@ -108,16 +87,17 @@ def test_the_pipeline_is_as_fast_as_its_engines(photographs, lite0):
 
 
 @pytest.mark.photos
-def test_photographs_killed_again_and_again(photographs, lite0, tmp_path):
+def test_photographs_killed_again_and_again(labelled_samples, lite0_onnx, tmp_path):
     """The real classifier; small n, since it is the restarts that count."""
     words = ("--model", LITE0, "--methods", "guided_absgrad,smoothgrad,vanilla", "--n", "2")
     words = (*words, "--limit", os.environ.get("GAG_FAST_KILL_IMAGES", "244"))
     out = tmp_path / "killed"
     pace = quiet_run(
-        lambda: _process(photographs, tmp_path / "quiet", lite0, words), tmp_path / "quiet"
+        lambda: _process(labelled_samples, tmp_path / "quiet", lite0_onnx, words),
+        tmp_path / "quiet",
     )
     total = len(list((tmp_path / "quiet").glob("results/*.parquet")))
-    hits = killed_run(lambda: _process(photographs, out, lite0, words), out, total, *pace)
+    hits = killed_run(lambda: _process(labelled_samples, out, lite0_onnx, words), out, total, *pace)
     print(f"{hits} kills, {total} parts")
     assert hits >= KILLS - 2
     assert same_bits(rows(tmp_path / "killed"), rows(tmp_path / "quiet"))

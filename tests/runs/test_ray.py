@@ -5,17 +5,15 @@ import signal
 import threading
 import time
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
-from run_rows import rows, same_bits
 
 from gag_fast.runs.on_ray import RayEngine
+from tests.runs.run_rows import rows, same_bits
 
 ray = pytest.importorskip("ray", reason="needs gag-fast[ray]")
 
 pytestmark = pytest.mark.slow
-HERE = str(Path(__file__).parent)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -99,4 +97,4 @@ def test_a_worker_that_cannot_begin_says_why(photos, start, monkeypatch):
 def test_a_chunk_that_kills_every_worker_ends_the_run(photos, start):
     data = photos(12)
     with pytest.raises(RuntimeError, match=r"3 Ray workers died over part \d"):
-        start(data, engine="ray", workers=1, model="deadly_classifier:build", onnx=None)
+        start(data, engine="ray", workers=1, model="tests.runs.deadly_classifier:build", onnx=None)

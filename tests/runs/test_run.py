@@ -3,8 +3,6 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import tarfile
 import time
 from io import BytesIO
@@ -14,7 +12,6 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
-from run_rows import CLASSES, MODEL, rows, same_bits, save_photo
 
 import gag_fast
 from gag_fast.data import open_dataset
@@ -22,11 +19,9 @@ from gag_fast.images import load_image, preprocess
 from gag_fast.runs import worker as worker_module
 from gag_fast.runs.folder import RunError, RunFolder
 from gag_fast.runs.rows import SCHEMA
-
-
-def parts(out):
-    return {p.name: p.stat().st_mtime_ns for p in sorted((out / "results").iterdir())}
-
+from tests.photographs import save_photo
+from tests.runs.run_rows import CLASSES, parts, process, rows, same_bits
+from tests.tiny_classifier import MODEL
 
 # ---- rows -----------------------------------------------------------------------------------
 
@@ -362,7 +357,7 @@ def test_a_map_that_is_not_finite_fails_alone(photos, start, monkeypatch):
 
 
 def test_a_model_whose_gradients_are_nan(photos, start):
-    summary = start(photos(2), model="tiny_classifier:not_a_number")
+    summary = start(photos(2), model="tests.tiny_classifier:not_a_number")
     assert set(summary.failures.values()) == {"the saliency map is not finite"}
     assert len(summary.failures) == 2
 
@@ -392,8 +387,11 @@ def test_metrics_of_masks_alone(photos, start, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"model": "tiny_classifier:other"}, r"tiny\.onnx has 5 classes, the model .* has 3"),
-        ({"model": "tiny_classifier:larger"}, r"takes images of 32 pixels, the model .* of 64"),
+        ({"model": "tests.tiny_classifier:other"}, r"tiny\.onnx has 5 classes, the model .* has 3"),
+        (
+            {"model": "tests.tiny_classifier:larger"},
+            r"takes images of 32 pixels, the model .* of 64",
+        ),
         ({"onnx": "gone.onnx"}, "gone.onnx"),
         ({"methods": ("nonsense",)}, "unknown method 'nonsense'"),
         ({"metrics": ("nonsense",)}, "nonsense"),
@@ -418,20 +416,6 @@ def test_a_run_folder_that_is_a_file(photos, start, tmp_path):
 
 
 # ---- signals --------------------------------------------------------------------------------
-
-
-def process(data, out, onnx, *more):
-    return subprocess.Popen(
-        [
-            *(sys.executable, "-m", "gag_fast", "evaluate", str(data), "--model", MODEL),
-            *("--onnx", str(onnx), "--out", str(out), "--methods", "guided_absgrad,vanilla"),
-            *("--n", "3", "--chunk", "4", "--workers", "1", "--providers", "cpu", *more),
-        ],
-        env={**os.environ, "PYTHONPATH": os.path.dirname(__file__)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
 
 
 def wait_for_parts(out, count, running):

@@ -5,17 +5,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from scoring_models import SmallNet, linear, small_spec
 from torch import nn
 
 from gag_fast.classifier import Classifier
 from gag_fast.export import export_onnx
 from gag_fast.images import load_image, preprocess
-from gag_fast.models import ModelSpec, Preprocessing, load_model
-
-PHOTOS = os.environ.get("GAG_FAST_PHOTOS") or (
-    Path(__file__).parents[3] / "shared" / "data" / "imagenet-samples"
-)
+from gag_fast.models import ModelSpec, Preprocessing
+from tests.photographs import SAMPLES
+from tests.scoring.scoring_models import SmallNet, linear, small_spec
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -60,19 +57,6 @@ def small_onnx(onnx_folder, small) -> Path:
     return path
 
 
-@pytest.fixture(scope="session")
-def lite0():
-    pytest.importorskip("efficientnet_lite_pytorch")
-    return load_model("efficientnet_lite0")
-
-
-@pytest.fixture(scope="session")
-def lite0_onnx(onnx_folder, lite0) -> Path:
-    path = onnx_folder / "lite0.onnx"
-    export_onnx(*lite0, path)
-    return path
-
-
 @pytest.fixture
 def small_clf(small_onnx) -> Classifier:
     return Classifier(small_onnx, "cpu", batch_size=4)
@@ -96,7 +80,7 @@ def photographs(lite0) -> torch.Tensor:
 @pytest.fixture(scope="session")
 def samples(lite0) -> torch.Tensor:
     """Three of the ImageNet sample photographs, where they are."""
-    files = sorted(Path(PHOTOS).glob("*.jpg"))[10:240:80]
+    files = sorted(SAMPLES.glob("*.jpg"))[10:240:80]
     if not files:
         pytest.skip("no sample photographs; set GAG_FAST_PHOTOS")
     return torch.stack([preprocess(load_image(f), lite0[1].preprocessing) for f in files])

@@ -8,10 +8,10 @@ import onnx
 import pytest
 import torch
 from onnx import TensorProto, helper
-from scoring_models import SmallNet, batch, small_spec
 
 import gag_fast
 from gag_fast.classifier import Classifier, ClassifierError, batch_size, opening, providers
+from tests.scoring.scoring_models import SmallNet, batch, small_spec
 
 NO_CUDA = not torch.cuda.is_available()
 

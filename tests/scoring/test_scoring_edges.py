@@ -5,11 +5,11 @@ import re
 import numpy as np
 import pytest
 import torch
-from scoring_models import batch
 
 import gag_fast
 from gag_fast.classifier import Classifier, ClassifierError
 from gag_fast.presets import PRESETS, Preset, preset
+from tests.scoring.scoring_models import batch
 
 
 def test_a_map_that_is_not_finite_is_nan_and_alone(small_clf):

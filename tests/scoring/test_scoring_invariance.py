@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from scoring_models import SmallNet, batch, small_spec
 
 import gag_fast
 from gag_fast.classifier import Classifier
+from tests.scoring.scoring_models import SmallNet, batch, small_spec
 
 NAMES = ("rcap", "dauc", "iauc")
 

@@ -4,13 +4,13 @@ import copy
 
 import numpy as np
 import pytest
-import scoring_oracles as oracles
 import torch
-from scoring_models import batch
 
 import gag_fast
 from gag_fast.classifier import Classifier
 from gag_fast.models import IMAGENET_MEAN, IMAGENET_STD
+from tests.scoring import scoring_oracles as oracles
+from tests.scoring.scoring_models import batch
 
 KEYS = ("rcap", "dauc", "iauc")
 

@@ -5,13 +5,13 @@ import threading
 import numpy as np
 import pytest
 import torch
-from scoring_models import batch
 
 import gag_fast
 from gag_fast.classifier import Classifier
 from gag_fast.metrics import plan
 from gag_fast.perturb.plan import _pixel_numbers, _set_hashes
 from gag_fast.presets import preset
+from tests.scoring.scoring_models import batch
 
 
 class Counting:

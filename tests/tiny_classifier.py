@@ -1,8 +1,9 @@
-"""A real, small classifier for runs that take milliseconds: `tiny_classifier:build`."""
+"""A real, small classifier for runs that take milliseconds: `tests.tiny_classifier:build`."""
 
 import torch
 from torch import nn
 
+MODEL = "tests.tiny_classifier:build"
 SIZE = 32
 LABELS = ("red", "green", "blue", "grey", "other")
 
