@@ -9,22 +9,22 @@ FILES = sorted(p for folder in ("tests", "benchmarks") for p in (ROOT / folder).
 
 
 def fixtures(path):
-    """Names of the fixtures that a file defines."""
+    """Name and body of each fixture that a file defines; a body says what the fixture is."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.FunctionDef):
             for decorator in node.decorator_list:
                 called = decorator.func if isinstance(decorator, ast.Call) else decorator
                 if ast.unparse(called) == "pytest.fixture":
-                    yield node.name
+                    yield node.name, "\n".join(ast.unparse(line) for line in node.body)
 
 
 def test_a_fixture_exists_once():
     homes = defaultdict(list)
     for path in FILES:
-        for name in fixtures(path):
-            homes[name].append(str(path.relative_to(ROOT)))
+        for fixture in fixtures(path):
+            homes[fixture].append(str(path.relative_to(ROOT)))
     assert homes
-    assert {name: paths for name, paths in homes.items() if len(paths) > 1} == {}
+    assert {name: paths for (name, _), paths in homes.items() if len(paths) > 1} == {}
 
 
 def test_every_folder_of_tests_is_a_package():
