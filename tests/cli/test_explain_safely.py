@@ -6,13 +6,13 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from conftest import MODEL
-from run_rows import save_photo
 
 import gag_fast
 from gag_fast.images import load_image, preprocess
 from gag_fast.models import load_model
 from gag_fast.report.pictures import is_ours
+from tests.photographs import save_photo
+from tests.tiny_classifier import MODEL
 
 
 def test_an_input_picture_is_never_overwritten(cli, tmp_path):

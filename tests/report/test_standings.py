@@ -2,12 +2,12 @@
 
 import numpy as np
 import pytest
-from made_up_runs import make_run
 
 from gag_fast.report.compare import against_method
 from gag_fast.report.reading import read_run
 from gag_fast.report.standings import standings
 from gag_fast.report.statistics import MIN_IMAGES
+from tests.report.made_up_runs import make_run
 
 METHODS = ("guided_absgrad", "smoothgrad", "vargrad", "vanilla")
 
