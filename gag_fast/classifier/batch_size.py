@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import tempfile
 import time
 from pathlib import Path
 
 from torch import Tensor
 
+from gag_fast._files import cache_folder, replacing
 from gag_fast.classifier.lanes import Backend, Shape
 
 CPU_CANDIDATES = (1, 2, 4, 8, 16, 32)
@@ -26,8 +25,7 @@ _SLOW_SECONDS = 4.0  # a candidate whose pass takes longer ends the search
 
 def cache_file() -> Path:
     """Where measured batch sizes are kept."""
-    base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-    return Path(base) / "gag_fast" / "batch_sizes.json"
+    return cache_folder() / "batch_sizes.json"
 
 
 def remembered(key: str) -> int | None:
@@ -41,13 +39,8 @@ def remember(key: str, batch: int) -> None:
     path = cache_file()
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, aside = tempfile.mkstemp(prefix=".batch_sizes-", dir=path.parent)
-        try:
-            with os.fdopen(handle, "w") as file:
-                json.dump({**_read(), key: batch}, file, indent=1, sort_keys=True)
-            os.replace(aside, path)
-        except OSError:
-            os.unlink(aside)
+        with replacing(path) as aside, aside.open("w") as file:
+            json.dump({**_read(), key: batch}, file, indent=1, sort_keys=True)
 
 
 def _read() -> dict[str, object]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
-import os
 import platform
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ import numpy as np
 import torch
 
 from gag_fast._errors import ClassifierError, first_line
+from gag_fast._files import cache_folder
 from gag_fast.classifier.lanes import Backend
 from gag_fast.classifier.providers import (
     CPU,
@@ -247,8 +247,7 @@ def as_float16(path: Path) -> bytes:
 
 def engine_cache() -> Path | None:
     """A folder for TensorRT's engines and timings, or None where none can be made."""
-    base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-    folder = Path(base) / "gag_fast" / "tensorrt"
+    folder = cache_folder() / "tensorrt"
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
 from pathlib import Path
 
+from gag_fast.cli.ending import ending
 from gag_fast.cli.options import PROVIDERS, add_explaining, add_model, names, positive
 
 SUMMARY = "explain and score a data set; the same command goes on after a stop"
@@ -133,11 +133,4 @@ def _conclude(summary) -> int:
             print(f"  {image}: {reason}", file=sys.stderr)
         if len(summary.failures) > 20:
             print(f"  … and {len(summary.failures) - 20} more, in the results", file=sys.stderr)
-    if summary.interrupted is not None:
-        print(
-            f"gag-fast: stopped by {signal.Signals(summary.interrupted).name} with {summary.done} "
-            f"of {summary.images} images done; the same command goes on from here",
-            file=sys.stderr,
-        )
-        return 128 + summary.interrupted
-    return 0 if summary.complete else 1
+    return ending(summary)

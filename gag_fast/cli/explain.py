@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
     """Runs the command; an image that cannot be read is named, the others are still done."""
     from gag_fast._progress import Progress
     from gag_fast.data import Item
-    from gag_fast.models import load_model
+    from gag_fast.models import device_of, load_model
     from gag_fast.runs.decoding import Decoder
 
     module, spec = load_model(args.model, args.weights)
@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
     paths = _files(args.images)
     args.out.mkdir(parents=True, exist_ok=True)
     names = _picture_names(paths, args.out)
-    module = module.to(_device(args.device))
+    module = module.to(device_of(args.device))
     failed = 0
     with Progress(len(paths)) as progress, Decoder(spec.preprocessing, workers=1) as decoder:
         for start in range(0, len(paths), _BATCH):
@@ -157,14 +157,6 @@ def _target(text: str | None, spec: Any) -> int | None:
             f"(0 to {spec.num_classes - 1})"
         )
     return target
-
-
-def _device(asked: str | None) -> str:
-    import torch
-
-    if asked == "cuda" and not torch.cuda.is_available():
-        raise ValueError("device cuda was asked for, but torch finds no CUDA device here")
-    return asked or ("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def _files(paths: list[Path]) -> list[Path]:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gag_fast.cli.ending import ending
 from gag_fast.cli.options import MODEL_HELP, PROVIDERS, add_weights, natural, positive
 
 if TYPE_CHECKING:
@@ -155,14 +155,7 @@ def _tables(asked: Experiment) -> int:
     sys.stdout.flush()
     for image, reason in list(summary.failures.items())[:20]:
         print(f"gag-fast: failed: {image}: {reason}", file=sys.stderr)
-    if summary.interrupted is not None:
-        print(
-            f"gag-fast: stopped by {signal.Signals(summary.interrupted).name} with {summary.done} "
-            f"of {summary.images} images done (the tables are of those); the same command goes on",
-            file=sys.stderr,
-        )
-        return 128 + summary.interrupted
-    return 0 if summary.complete else 1
+    return ending(summary, " (the tables are of those)")
 
 
 def _figure4(out: Path) -> None:

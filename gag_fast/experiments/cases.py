@@ -16,7 +16,7 @@ from torch import nn
 from gag_fast.data import DataError, Dataset, Item
 from gag_fast.experiments import imagenet_s, isic, places365
 from gag_fast.images import load_image
-from gag_fast.models import ModelSpec, Preprocessing, state_hash
+from gag_fast.models import ModelSpec, Preprocessing, imagenet_labels, state_hash
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ CASES: dict[str, Case] = {
         # Section 5: "256×256 resolution"; the whole image, without a crop.
         preprocessing=Preprocessing(size=256, resize=256, crop=False),
         num_classes=1000,
-        labels=imagenet_s.labels(),
+        labels=imagenet_labels(),
         grad_cam_layer="layer4",
         settings="official:imagenet",
         items=imagenet_s.items,

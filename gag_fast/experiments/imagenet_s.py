@@ -10,12 +10,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
 from torch import nn
 
 from gag_fast.data import DataError, Item
 from gag_fast.data.imagenet import WNIDS
-from gag_fast.models import ModelError, fill_state, read_state
+from gag_fast.models import ModelError, fill_state, read_state, seeded
 
 FETCH = """\
 Data: the ILSVRC2012 validation images (https://image-net.org, after registration), then the tools
@@ -43,13 +42,6 @@ _OBJECT_ID = {index: place for place, index in enumerate(_KEPT, start=1)}
 def object_id(target: int) -> int:
     """The id that the masks have for the objects of an ImageNet class, 1 to 919."""
     return _OBJECT_ID[target]
-
-
-def labels() -> tuple[str, ...]:
-    """The names of ImageNet's 1000 classes."""
-    from torchvision.models._meta import _IMAGENET_CATEGORIES
-
-    return tuple(_IMAGENET_CATEGORIES)
 
 
 def items(root: Path) -> list[Item]:
@@ -103,8 +95,7 @@ def resnet50_v1(weights: str | Path = "default") -> nn.Module:
                 f"torchvision cannot download ResNet-50's weights ({error}); fetch "
                 "resnet50-0676ba61.pth yourself and give it with --weights"
             ) from None
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+    with seeded():
         module = models.resnet50(weights=None)
     if str(weights) != "none":
         fill_state(module, read_state(Path(weights)), str(weights))

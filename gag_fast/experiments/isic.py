@@ -17,11 +17,10 @@ import csv
 from collections.abc import Iterator
 from pathlib import Path
 
-import torch
 from torch import nn
 
 from gag_fast.data import DataError, Item
-from gag_fast.models import ModelError, fill_state, read_state
+from gag_fast.models import ModelError, fill_state, read_state, seeded
 
 FETCH = """\
 Data: from Kaggle, cdeotte/jpeg-melanoma-512x512 and cdeotte/jpeg-isic2019-512x512, unpacked side by
@@ -157,8 +156,7 @@ def efficientnet_b4(weights: str | Path = "none") -> nn.Module:
             "the isic case has no download of its own: give --weights FILE "
             "(9c_b4ns_448_ext_15ep-newfold_best_fold0.pth; docs/reproduction.md says from where)"
         )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+    with seeded():
         module = tf_efficientnet_b4(num_classes=len(CLASSES))
     if str(weights) != "none":
         state = read_state(Path(weights))

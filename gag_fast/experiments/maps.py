@@ -68,8 +68,3 @@ def passes(method: str, n: int, settings: str | None = None) -> int:
     options = {} if settings is None else settings_named(settings).options
     own = options.get(recipe.modification, {})
     return own.get("steps", n) * own.get("baselines", 1)
-
-
-def is_noisy(method: str) -> bool:
-    """Whether a method's gradients are those of noisy images."""
-    return parse(method).modification == "noise"

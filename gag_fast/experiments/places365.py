@@ -5,11 +5,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import torch
 from torch import nn
 
 from gag_fast.data import DataError, Item
-from gag_fast.models import ModelError, fill_state, read_state
+from gag_fast.models import ModelError, fill_state, read_state, seeded
 
 FETCH = """\
 Data: http://places2.csail.mit.edu/download.html, "small images (256 * 256)": val_256.tar and the
@@ -89,8 +88,7 @@ def densenet161(weights: str | Path = "none") -> nn.Module:
             "the places365 case has no download of its own: give --weights FILE "
             "(densenet161_places365.pth.tar; docs/reproduction.md says from where)"
         )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+    with seeded():
         module = build(weights=None, num_classes=_CLASSES)
     if str(weights) != "none":
         old = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.([12]\.)")

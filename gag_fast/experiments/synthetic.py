@@ -35,7 +35,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from gag_fast.images import normalise
-from gag_fast.models import Preprocessing
+from gag_fast.models import Preprocessing, seeded
 
 SIZE = 64
 CLASSES = ("stripes", "checks", "dots", "rings", "waves", "grid")
@@ -220,8 +220,7 @@ def train(
     """
     batch = 64
     x, y = to_input(images), torch.from_numpy(labels)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         module = TextureNet().to(memory_format=torch.channels_last)
         steps = epochs * math.ceil(len(x) / batch)
         optimizer = torch.optim.AdamW(module.parameters(), weight_decay=1e-2)

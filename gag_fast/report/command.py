@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from gag_fast._files import replacing
 from gag_fast.report import html, tables
 from gag_fast.report.reading import Run, read_run
 
@@ -48,9 +49,8 @@ def write_report(
             suffix, write = tables.FORMATS[name]
             text = "\n".join(write(summary) for summary in summaries)
             path = out / f"table.{suffix}"
-        partial = path.with_name(f".{path.name}.partial")
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(path)
+        with replacing(path) as aside:
+            aside.write_text(text, encoding="utf-8")
         written.append(path)
     return written
 

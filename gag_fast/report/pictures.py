@@ -20,6 +20,7 @@ from PIL import Image, ImageDraw, ImageFont
 from PIL.Image import Resampling
 from PIL.PngImagePlugin import PngInfo
 
+from gag_fast._files import replacing
 from gag_fast.report.colormaps import colorize, table
 
 _INK = (28, 30, 34)
@@ -221,12 +222,8 @@ def save_overlay(path, image, values, lines: Sequence[str] = (), **options) -> P
         raise ValueError(f"{path}: cannot tell a picture format from suffix {path.suffix!r}")
     picture = sheet(image, values, lines, **options)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        picture.save(partial, extensions[path.suffix.lower()], pnginfo=_signature())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with replacing(path) as aside:
+        picture.save(aside, extensions[path.suffix.lower()], pnginfo=_signature())
     return path
 
 

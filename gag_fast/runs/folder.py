@@ -29,6 +29,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from gag_fast._errors import GagFastError
+from gag_fast._files import replacing
 
 _PART = re.compile(r"part-(\d{6,})\.parquet")
 
@@ -37,11 +38,11 @@ _PART = re.compile(r"part-(\d{6,})\.parquet")
 _OURS = {
     "": re.compile(
         r"results|maps|sessions|report|manifest\.json|model\.onnx|\.lock"
-        r"|\.manifest\.json\.tmp|\.model-\w+\.onnx"
+        r"|\.(manifest\.json|model\.onnx)(\.\d+)?\.tmp|\.model-\w+\.onnx"
     ),
-    "results": re.compile(r"part-\d{6,}\.parquet|\.part-\d{6,}\.parquet\.tmp"),
-    "maps": re.compile(r"part-\d{6,}\.npz|\.part-\d{6,}\.npz\.tmp"),
-    "sessions": re.compile(r"\d{4,}\.json|\.\d{4,}\.json\.tmp"),
+    "results": re.compile(r"part-\d{6,}\.parquet|\.part-\d{6,}\.parquet(\.\d+)?\.tmp"),
+    "maps": re.compile(r"part-\d{6,}\.npz|\.part-\d{6,}\.npz(\.\d+)?\.tmp"),
+    "sessions": re.compile(r"\d{4,}\.json|\.\d{4,}\.json(\.\d+)?\.tmp"),
 }
 _HALF_WRITTEN = re.compile(r"\..*\.tmp")
 _SETTINGS_KEY = b"gag_fast.settings"
@@ -233,21 +234,10 @@ class RunFolder:
 
     def _put(self, path: Path, write: Callable[[IO[bytes]], Any]) -> None:
         """Makes `path` appear with all its bytes on the disk, or not at all."""
-        aside = path.with_name(f".{path.name}.tmp")
         try:
-            with aside.open("wb") as file:
+            with replacing(path, durable=True) as aside, aside.open("wb") as file:
                 write(file)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(aside, path)
-            folder = os.open(path.parent, os.O_RDONLY)
-            try:
-                os.fsync(folder)  # the new name, too, must survive
-            finally:
-                os.close(folder)
         except OSError as error:
-            with contextlib.suppress(OSError):
-                aside.unlink()
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise DiskFullError(
                     f"no space left on the disk of {self.path} to write {path.name}"

@@ -29,8 +29,6 @@ class LocalEngine:
             too: each leaves cores idle at times.
     """
 
-    name = "local"
-
     def __init__(self, worker: Worker, decoders: int = 2, overlap: bool = True) -> None:
         self._worker = worker
         self._decoders = decoders

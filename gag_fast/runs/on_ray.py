@@ -33,8 +33,6 @@ class RayEngine:
         ImportError: Ray is not installed.
     """
 
-    name = "ray"
-
     def __init__(self, work: Work, workers: int | None = None) -> None:
         try:
             import ray

@@ -26,7 +26,7 @@ from gag_fast.classifier import Classifier
 from gag_fast.classifier.providers import provider_list, why_not
 from gag_fast.data import Dataset, open_dataset
 from gag_fast.metrics.inputs import check_metrics
-from gag_fast.models import ModelSpec, load_model
+from gag_fast.models import ModelSpec, device_of, load_model
 from gag_fast.presets import Preset
 from gag_fast.presets import preset as find_preset
 from gag_fast.runs import settings as settings_module
@@ -63,7 +63,8 @@ def run(request: Request, quiet: bool = False) -> Summary:
     dataset = _dataset(request, spec)
     check_metrics(request.metrics, dataset.has_masks)
     preset = find_preset(request.preset)
-    device = _device(request)
+    # On a Ray cluster the workers' machines must have it too.
+    device = device_of(request.device, "cpu" if request.providers == "cpu" else "cuda")
     folder = RunFolder(request.out)
     with folder.locked():
         folder.remove_leftovers()
@@ -118,18 +119,6 @@ def _explaining(request: Request) -> dict[str, Any]:
         "seed": request.seed,
         "options": dict(request.options),
     }
-
-
-def _device(request: Request) -> str:
-    """Where the gradients are computed; on a Ray cluster the workers' machines must have it too."""
-    there = torch.cuda.is_available()
-    if request.device is None:
-        return "cuda" if there and request.providers != "cpu" else "cpu"
-    if request.device not in ("cpu", "cuda"):
-        raise ValueError(f"device must be cpu or cuda, got {request.device!r}")
-    if request.device == "cuda" and not there:
-        raise ValueError("device cuda was asked for, but torch finds no CUDA device here")
-    return request.device
 
 
 def _worker(

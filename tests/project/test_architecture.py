@@ -16,6 +16,7 @@ ROOMS = {
     "ops": {"_library", "_fake"},
     "reference": set(),
     "_errors": set(),
+    "_files": set(),
     "_inputs": set(),
     "aggregate": {"ops", "_inputs"},
     "attribution": {"ops", "_inputs", "aggregate"},
@@ -60,7 +61,7 @@ ROOMS = {
 }
 
 # What stands below every room and may be imported by each: nothing of the package is in them.
-GROUND = {"_errors"}
+GROUND = {"_errors", "_files"}
 
 
 def room_of(path: Path) -> str:
