@@ -16,10 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import machine, memory, readme, scaling
-from benchmarks.suites import Group
+from benchmarks.suites import SUITES, Group
 from benchmarks.timing import interleave, paired_ratio
 
-SUITES = ("aggregation", "gradients", "export", "session", "scoring", "run")
 RESULTS = machine.ROOT / "benchmarks" / "results"
 
 
@@ -87,7 +86,12 @@ def text(result: dict[str, Any]) -> str:
 
 def markdown(suite: str, results: list[dict[str, Any]], stamp: dict[str, Any]) -> str:
     """A suite as a Markdown page."""
-    lines = [f"# {suite}", "", f"`python -m benchmarks.all --suites {suite}` {describe(stamp)}", ""]
+    lines = [
+        f"# {suite}",
+        "",
+        f"`python -m benchmarks.all --suites {suite}` {machine.describe(stamp)}",
+        "",
+    ]
     for result in results:
         lines += [f"## {result['group']}", ""]
         lines += [f"| case | ms | × ours (quartiles) | {result['unit']}s/s | GB/s |"]
@@ -108,15 +112,6 @@ def markdown(suite: str, results: list[dict[str, Any]], stamp: dict[str, Any]) -
         lines += [f"\n{case}: not installed, not measured." for case in result["missing"]]
         lines.append("")
     return "\n".join(lines)
-
-
-def describe(stamp: dict[str, Any]) -> str:
-    """Where a figure comes from, in one line."""
-    versions = ", ".join(f"{name} {version}" for name, version in stamp["versions"].items())
-    return (
-        f"on {stamp['device']}, {stamp['threads']} threads, {versions}, "
-        f"commit {stamp['commit']}, {stamp['date']}"
-    )
 
 
 def plot(results: list[dict[str, Any]], title: str, path: Path) -> None:

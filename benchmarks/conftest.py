@@ -53,9 +53,3 @@ def measure(benchmark, prepared):
             benchmark(call)
 
     return run
-
-
-def cases_of(suite_groups) -> list[tuple[str, Group, str]]:
-    """(device, group, case) for every case of a suite on every device that is there."""
-    devices = ["cpu"] + (["cuda"] if torch.cuda.is_available() else [])
-    return [(d, g, name) for d in devices for g in suite_groups(d) for name in g.names]

@@ -29,8 +29,8 @@ import onnxruntime
 import torch
 
 import gag_fast
-from benchmarks.suites import lite0
-from benchmarks.suites.aggregation import SWEEP, Stack
+from benchmarks import material
+from benchmarks.material import SWEEP, Stack
 from benchmarks.timing import interleave
 from gag_fast import ops
 from gag_fast.metrics import evaluate, plan
@@ -106,7 +106,7 @@ def ranks() -> Pair:
 
 def gradients() -> Pair:
     """16 noisy gradients of a network, and their maps, against its bare passes."""
-    model, _ = lite0.model()
+    model, _ = material.lite0()
     images, targets = torch.randn(2, 3, 224, 224), torch.tensor([1, 2])
     bare = copy.deepcopy(model).requires_grad_(False).to(memory_format=torch.channels_last)
     batch = torch.randn(8, 3, 224, 224).to(memory_format=torch.channels_last)
@@ -121,13 +121,13 @@ def gradients() -> Pair:
 
 def scoring() -> Pair:
     """Three metrics of 2 images x 2 maps against as many batches of the bare session."""
-    clf = gag_fast.Classifier(lite0.onnx_file(), "cpu", batch_size=16, threads=1)
+    clf = gag_fast.Classifier(material.lite0_onnx(), "cpu", batch_size=16, threads=1)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(
-        str(lite0.onnx_file()), options, providers=["CPUExecutionProvider"]
+        str(material.lite0_onnx()), options, providers=["CPUExecutionProvider"]
     )
-    images, maps, targets = lite0.scored_images(2, 2)
+    images, maps, targets = material.scored_images(2, 2)
     batches = -(-len(plan(clf, images, maps, targets)) // 16)
     feed = {session.get_inputs()[0].name: torch.randn(16, 3, 224, 224).numpy()}
 

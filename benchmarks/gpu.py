@@ -22,7 +22,7 @@ import torch
 
 import gag_fast
 from benchmarks import competitors, machine
-from benchmarks.suites.aggregation import SWEEP, Stack, compiled
+from benchmarks.material import SWEEP, Stack
 from gag_fast import ops
 
 ROTATING_BYTES = 2 << 30
@@ -195,7 +195,7 @@ def time_aggregation(log: Log, bandwidth: float, quick: bool) -> None:
             "one read (sum)": lambda g: g.sum(),
         }
         if stack.dtype == torch.float32 and not stack.channels_last:
-            calls["torch.compile"] = compiled(competitors.plain_torch)
+            calls["torch.compile"] = competitors.compiled(competitors.plain_torch)
             calls["plain torch"] = competitors.plain_torch
         for name, call in calls.items():
             ms = cuda_ms(lambda i, call=call, inputs=inputs: call(inputs[i % len(inputs)]))
@@ -232,15 +232,13 @@ def time_elementwise(log: Log, bandwidth: float) -> None:
 
 def time_explain(log: Log) -> None:
     """explain() on ResNet-50 beside the authors' loop, forward+backward a second."""
-    from benchmarks.suites.gradients import authors_loop
-
     model, _ = gag_fast.load_model("resnet50", weights="none")
     model = model.cuda()
     images = torch.randn(32, 3, 224, 224, device="cuda")
     targets = torch.arange(32, device="cuda")
     for name, call in {
         "explain ResNet-50": lambda i: gag_fast.explain(model, images, targets, n=20),
-        "authors' loop ResNet-50": lambda i: authors_loop(model, images, targets),
+        "authors' loop ResNet-50": lambda i: competitors.authors_loop(model, images, targets, 20),
     }.items():
         ms = cuda_ms(call, rounds=3, warmup=1)
         log.timing(name, ms, passes_per_s=32 * 20 / (ms * 1e-3))

@@ -71,3 +71,12 @@ def stamp(device: str = "cpu") -> dict[str, Any]:
         "commit": commit(),
         "date": datetime.date.today().isoformat(),
     }
+
+
+def describe(stamp: dict[str, Any]) -> str:
+    """Where a figure comes from, in one line."""
+    versions = ", ".join(f"{name} {version}" for name, version in stamp["versions"].items())
+    return (
+        f"on {stamp['device']}, {stamp['threads']} threads, {versions}, "
+        f"commit {stamp['commit']}, {stamp['date']}"
+    )

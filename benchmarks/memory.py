@@ -18,7 +18,7 @@ from torch import Tensor
 
 import gag_fast
 from benchmarks import competitors
-from benchmarks.suites.aggregation import SWEEP, Stack
+from benchmarks.material import SWEEP, Stack
 
 STACK = Stack(batch=8, n=20, side=224)
 IMAGES, MAPS = 8, 2
@@ -35,21 +35,21 @@ def aggregation(call: Callable[[Tensor], object]) -> Call:
 
 def scoring(preset: str) -> Call:
     """Three metrics of IMAGES x MAPS maps by the engine, after a warm-up on one image."""
-    from benchmarks.suites import lite0
+    from benchmarks import material
 
-    clf = gag_fast.Classifier(lite0.onnx_file(), "cpu", batch_size=16)
-    images, maps, targets = lite0.scored_images(IMAGES, MAPS)
+    clf = gag_fast.Classifier(material.lite0_onnx(), "cpu", batch_size=16)
+    images, maps, targets = material.scored_images(IMAGES, MAPS)
     gag_fast.evaluate(clf, images[:1], maps[:1], targets[:1])
     return lambda: gag_fast.evaluate(clf, images, maps, targets, preset=preset)
 
 
 def scoring_authors() -> Call:
     """The same by the authors' way in torch, after a warm-up on one image."""
-    from benchmarks.scoring import authors_way
-    from benchmarks.suites import lite0
+    from benchmarks import material
+    from benchmarks.competitors import authors_way
 
-    module, spec = lite0.model()
-    images, maps, targets = lite0.scored_images(IMAGES, MAPS)
+    module, spec = material.lite0()
+    images, maps, targets = material.scored_images(IMAGES, MAPS)
     authors_way(module, images[:1], maps[:1, :1], targets[:1], spec.preprocessing)
     return lambda: authors_way(module, images, maps, targets, spec.preprocessing)
 

@@ -22,9 +22,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks import machine
-from benchmarks.scoring import photographs
-from benchmarks.suites import lite0
+from benchmarks import machine, material
+from benchmarks.material import photographs
 from gag_fast.explainer import explain_many
 from gag_fast.metrics import evaluate
 
@@ -82,8 +81,8 @@ def even(curve: np.ndarray, points: int) -> Area:
 
 def curves(photos: Path | None, count: int) -> dict[str, np.ndarray]:
     """deletion and insertion: [maps, 225] probabilities of real maps of photographs."""
-    module, spec = lite0.model()
-    clf = lite0.classifier()
+    module, spec = material.lite0()
+    clf = material.classifier()
     images = photographs(photos, count, spec.preprocessing)
     targets = torch.as_tensor(clf(images)).argmax(1)
     maps = torch.stack(list(explain_many(module, images, targets, METHODS, n=10).values()), 1)

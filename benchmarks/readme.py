@@ -10,10 +10,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks import memory
+from benchmarks import machine, memory
+from benchmarks.suites import SUITES
 
-ROOT = Path(__file__).parents[1]
-README = ROOT / "README.md"
+README = machine.ROOT / "README.md"
 BEGIN, END = "<!-- benchmarks:begin {} -->", "<!-- benchmarks:end -->"
 
 
@@ -39,15 +39,13 @@ def scaling_table(data: dict[str, Any]) -> str:
 
 def section(folder: Path) -> str:
     """The Markdown between the README's two marks."""
-    from benchmarks.all import SUITES, describe
-
     lines, described = [], set()
     for suite in SUITES:
         path = folder / f"{suite}.json"
         if not path.exists():
             continue
         data = json.loads(path.read_text())
-        where = describe(data["stamp"])
+        where = machine.describe(data["stamp"])
         if where not in described:
             lines += [f"Measured by `make bench` {where}:", ""]
             described.add(where)
@@ -66,7 +64,7 @@ def section(folder: Path) -> str:
 
 def replaced(text: str, folder: Path) -> str:
     """README text with its performance section made anew from a results folder."""
-    begin = BEGIN.format(folder.relative_to(ROOT).as_posix())
+    begin = BEGIN.format(folder.relative_to(machine.ROOT).as_posix())
     head, _, rest = text.partition("<!-- benchmarks:begin")
     if not rest or END not in rest:
         raise ValueError(f"README.md has no {begin} … {END} section to fill")

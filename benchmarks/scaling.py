@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 import gag_fast
-from benchmarks.suites.aggregation import Stack
+from benchmarks.material import Stack
 from benchmarks.timing import interleave
 
 STEPS: dict[str, list[int]] = {

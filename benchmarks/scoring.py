@@ -28,46 +28,14 @@ import torch
 from torch import Tensor
 
 from benchmarks import machine
+from benchmarks.competitors import authors_way
+from benchmarks.material import MAPS, photographs, smooth_maps
 from gag_fast.classifier import Classifier
 from gag_fast.export import export_onnx
-from gag_fast.images import SUFFIXES, load_image, preprocess
 from gag_fast.metrics import evaluate
-from gag_fast.models import Preprocessing, load_model
+from gag_fast.models import load_model
 
 BARE_BATCHES = (1, 2, 4, 8, 16, 24, 32, 64)
-MAPS = 4
-
-
-def photographs(folder: Path | None, count: int, preprocessing: Preprocessing) -> Tensor:
-    """`count` photographs [B, 3, size, size] from a folder, or crops of scikit-image's."""
-    if folder is not None:
-        files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES)
-        step = max(1, len(files) // count)
-        chosen = files[::step][:count]
-        return torch.stack([preprocess(load_image(path), preprocessing) for path in chosen])
-    from PIL import Image
-    from skimage import data
-
-    found = []
-    for name in ("astronaut", "coffee", "chelsea", "rocket"):
-        picture = Image.fromarray(getattr(data, name)())
-        side = min(picture.size)
-        for i in range(-(-count // 4)):  # crops along the longer side and smaller and smaller
-            edge = int(side * (1 - 0.08 * i))
-            box = (i * 4, i * 4, i * 4 + edge, i * 4 + edge)
-            found.append(preprocess(picture.crop(box), preprocessing))
-    return torch.stack(found[:count])
-
-
-def smooth_maps(count: int, size: int) -> Tensor:
-    """[count, MAPS, size, size] in [0, 1]: noise at four scales, as maps of methods differ."""
-    generator = torch.Generator().manual_seed(0)
-    maps = []
-    for cells in (7, 28, 56, size)[:MAPS]:
-        coarse = torch.rand(count, 1, cells, cells, generator=generator) ** 4
-        maps.append(torch.nn.functional.interpolate(coarse, size=size, mode="bilinear")[:, 0])
-    stacked = torch.stack(maps, dim=1)
-    return stacked / stacked.amax(dim=(-2, -1), keepdim=True)
 
 
 def bare_rate(session: Any, batch: int, size: int, seconds: float) -> float:
@@ -80,43 +48,6 @@ def bare_rate(session: Any, batch: int, size: int, seconds: float) -> float:
         session.run(None, {name: x})
         done += batch
     return done / (time.perf_counter() - begin)
-
-
-def authors_way(
-    module: torch.nn.Module, images: Tensor, maps: Tensor, targets: Tensor, p: Preprocessing
-) -> dict[str, list[float]]:
-    """RCAP, deletion and insertion of each (image, map) as the published code computes them."""
-    from torchvision.transforms import v2
-
-    mean, std = (torch.tensor(v)[:, None, None] for v in (p.mean, p.std))
-
-    def probabilities(batch: list[Tensor], size: int, target: int) -> Tensor:
-        with torch.no_grad():
-            scores = [module(part) for part in torch.stack(batch).split(size)]
-        return torch.cat(scores).softmax(1)[:, target]
-
-    def quantiles(m: Tensor, rates: list[float]) -> list[float]:
-        ordered = m.flatten().sort().values
-        return [ordered[int(len(ordered) * r) - 1].item() for r in rates]
-
-    found: dict[str, list[float]] = {"rcap": [], "dauc": [], "iauc": []}
-    for image, image_maps, target in zip(images, maps, targets.tolist(), strict=True):
-        for m in image_maps:
-            pixels = image * std + mean
-            recovered, shares = [], []
-            for q in quantiles(m, [0.9, 0.8, 0.7, 0.6, 0.5]):
-                recovered.append((torch.where(m > q, pixels, 0) - mean) / std)
-                shares.append((m[m > q].sum() / m.sum()).item())
-            got = probabilities([*recovered, image], 128, target)[:-1]
-            found["rcap"].append((torch.tensor(shares) * got).mean().item())
-            levels = quantiles(m, [1, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1])
-            blurred = v2.GaussianBlur(kernel_size=33, sigma=16)(image)
-            deleted = [torch.where(m > q, 0, image) for q in levels]
-            inserted = [torch.where(m > q, image, blurred) for q in levels]
-            for name, batch in (("dauc", deleted), ("iauc", inserted)):
-                curve = probabilities(batch, 4, target)
-                found[name].append(torch.trapezoid(curve, dx=0.1).item())
-    return found
 
 
 def seconds_of(call: Callable[[], object]) -> float:

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+# The modules of this package, in the order of the tables; each has groups(device) -> [Group].
+SUITES = ("aggregation", "gradients", "export", "session", "scoring", "run")
+
 Cases = dict[str, Callable[[], object]]
 
 

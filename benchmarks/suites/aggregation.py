@@ -2,58 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 
 import gag_fast
 from benchmarks import competitors
+from benchmarks.material import SWEEP, Stack
 from benchmarks.suites import Cases, Group
-
-SWEEP = [15.0, 25.0, 35.0, 45.0, 55.0, 65.0, 75.0, 85.0, 95.0]
-
-
-@dataclass(frozen=True)
-class Stack:
-    """A gradient stack [B, n, 3, side, side]."""
-
-    batch: int = 8
-    n: int = 20
-    side: int = 224
-    dtype: torch.dtype = torch.float32
-    channels_last: bool = False
-
-    def make(self, device: str = "cpu", seed: int = 0) -> torch.Tensor:
-        """Normal numbers, small as gradients are."""
-        generator = torch.Generator(device).manual_seed(seed)
-        shape = (self.batch, self.n, 3, self.side, self.side)
-        # In place: benchmarks.memory reads the peak of the process right after this.
-        stack = torch.empty(shape, device=device).normal_(0, 0.05, generator=generator)
-        stack = stack.to(self.dtype)
-        if self.channels_last:
-            stack = stack.permute(0, 1, 3, 4, 2).contiguous().permute(0, 1, 4, 2, 3)
-        return stack
-
-    @property
-    def bytes(self) -> int:
-        """Bytes of the stack: the least that any aggregation must read."""
-        return self.batch * self.n * 3 * self.side**2 * self.dtype.itemsize
-
-    @property
-    def operations(self) -> int:
-        """Welford's 8 operations a gradient, then about 8 a pixel and channel."""
-        return self.batch * 3 * self.side**2 * (8 * self.n + 8)
-
-    def __str__(self) -> str:
-        dtype = str(self.dtype).removeprefix("torch.")
-        layout = ", channels_last" if self.channels_last else ""
-        return f"[{self.batch}, {self.n}, 3, {self.side}, {self.side}] {dtype}{layout}"
-
-
-def compiled(function):
-    """torch.compile with the shapes of this call burnt in, as its fastest users have it."""
-    torch._dynamo.reset()
-    return torch.compile(function, dynamic=False)
 
 
 def one_percent(stack: Stack, device: str = "cpu", slow: bool = True) -> Group:
@@ -61,7 +15,7 @@ def one_percent(stack: Stack, device: str = "cpu", slow: bool = True) -> Group:
 
     def setup() -> Cases:
         grads = stack.make(device)
-        plain = compiled(competitors.plain_torch)
+        plain = competitors.compiled(competitors.plain_torch)
         cases: Cases = {
             "gag_fast": lambda: gag_fast.guided_absgrad(grads, p=85),
             "one read (sum)": lambda: grads.sum(),

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.suites import Cases, Group, lite0
+from benchmarks import material
+from benchmarks.suites import Cases, Group
 from gag_fast.export import export_onnx
 
 BUDGET = 30.0  # seconds: one export takes ten
@@ -19,7 +20,7 @@ def verified() -> Group:
     """Export, check, compare at three batch sizes; beside the bare exporter."""
 
     def setup() -> Cases:
-        module, spec = lite0.model()
+        module, spec = material.lite0()
         folder = tempfile.TemporaryDirectory()
         path = Path(folder.name) / "model.onnx"
         example = (torch.zeros(2, 3, spec.preprocessing.size, spec.preprocessing.size),)

@@ -4,40 +4,12 @@ from __future__ import annotations
 
 import torch
 
+from benchmarks.competitors import authors_loop, captum_noise_tunnel
 from benchmarks.suites import Cases, Group
 from gag_fast.explainer import explain
 from gag_fast.models import load_model
 
 BATCH, N = 8, 20
-
-
-def authors_loop(model: torch.nn.Module, images: torch.Tensor, targets: torch.Tensor):
-    """The published code's loop: n passes over the batch, NCHW, weights not frozen."""
-    std = 0.15 * (images.max() - images.min())
-    samples = []
-    for _ in range(N):
-        noisy = (images + torch.randn_like(images) * std).requires_grad_(True)
-        model(noisy).gather(1, targets[:, None]).sum().backward()
-        samples.append(noisy.grad)
-    model.zero_grad(set_to_none=True)
-    return samples
-
-
-def captum_noise_tunnel(model: torch.nn.Module):
-    """Captum's NoiseTunnel over Saliency, or None where Captum is not installed."""
-    try:
-        from captum.attr import NoiseTunnel, Saliency
-    except ImportError:
-        return None
-    tunnel = NoiseTunnel(Saliency(model))
-
-    def attribute(images: torch.Tensor, targets: torch.Tensor):
-        return tunnel.attribute(
-            images, nt_type="smoothgrad", nt_samples=N, nt_samples_batch_size=1, stdevs=0.6,
-            target=targets, abs=False,
-        )  # fmt: skip
-
-    return attribute
 
 
 def noisy_gradients(device: str) -> Group:
@@ -52,9 +24,9 @@ def noisy_gradients(device: str) -> Group:
         targets = torch.arange(BATCH, device=device)
         cases: Cases = {
             "gag_fast.explain": lambda: explain(model, images, targets, n=N),
-            "authors' loop": lambda: authors_loop(model, images, targets),
+            "authors' loop": lambda: authors_loop(model, images, targets, N),
         }
-        tunnel = captum_noise_tunnel(model)
+        tunnel = captum_noise_tunnel(model, N)
         if tunnel is not None:
             cases["Captum NoiseTunnel"] = lambda: tunnel(images, targets)
         return cases

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.suites import Cases, Group, lite0
+from benchmarks import material
+from benchmarks.suites import Cases, Group
 from gag_fast.explainer import explain_many
-from gag_fast.images import load_image, preprocess
+from gag_fast.images import denormalise, load_image, preprocess
 from gag_fast.metrics import evaluate
 from gag_fast.runs.request import Request
 from gag_fast.runs.run import run
@@ -23,21 +24,16 @@ def whole() -> Group:
     """8 photographs x 3 methods from files to Parquet."""
 
     def setup() -> Cases:
-        from PIL import Image
-
-        module, spec = lite0.model()
+        module, spec = material.lite0()
         folder = tempfile.TemporaryDirectory()
         photos = Path(folder.name) / "photos"
         photos.mkdir()
-        images, _, _ = lite0.scored_images(IMAGES, 1)
-        mean = torch.tensor(spec.preprocessing.mean)[:, None, None]
-        std = torch.tensor(spec.preprocessing.std)[:, None, None]
+        images, _, _ = material.scored_images(IMAGES, 1)
         for i, image in enumerate(images):
-            pixels = ((image * std + mean).clamp(0, 1) * 255).byte().permute(1, 2, 0).numpy()
-            Image.fromarray(pixels).save(photos / f"{i}.png")
+            denormalise(image, spec.preprocessing).save(photos / f"{i}.png")
         files = sorted(photos.iterdir())
         loaded = torch.stack([preprocess(load_image(f), spec.preprocessing) for f in files])
-        clf, onnx = lite0.classifier(), lite0.onnx_file()
+        clf, onnx = material.classifier(), material.lite0_onnx()
         targets = torch.as_tensor(clf(loaded)).argmax(1)
         number = itertools.count()
 

@@ -6,8 +6,9 @@ session's rate, the forwards that sharing saves.
 
 from __future__ import annotations
 
-from benchmarks.scoring import authors_way
-from benchmarks.suites import Cases, Group, lite0
+from benchmarks import material
+from benchmarks.competitors import authors_way
+from benchmarks.suites import Cases, Group
 from gag_fast.metrics import evaluate, plan
 from gag_fast.presets import preset
 
@@ -21,12 +22,12 @@ def three_metrics(device: str) -> Group:
     def setup() -> Cases:
         import onnxruntime
 
-        clf = lite0.classifier(device)
-        module, spec = lite0.model()
-        images, maps, targets = lite0.scored_images(IMAGES, MAPS)
+        clf = material.classifier(device)
+        module, spec = material.lite0()
+        images, maps, targets = material.scored_images(IMAGES, MAPS)
         forwards = len(plan(clf, images, maps, targets))
         provider = "CUDAExecutionProvider" if device == "cuda" else "CPUExecutionProvider"
-        session = onnxruntime.InferenceSession(str(lite0.onnx_file()), providers=[provider])
+        session = onnxruntime.InferenceSession(str(material.lite0_onnx()), providers=[provider])
         name, size = session.get_inputs()[0].name, clf.batch_size
         batches = images[:1].expand(forwards, -1, -1, -1).numpy()
 
@@ -56,9 +57,9 @@ def deletion_insertion(device: str) -> Group:
     """Both curves as torch-cam's metric defines them."""
 
     def setup() -> Cases:
-        clf = lite0.classifier(device)
-        module, _ = lite0.model()
-        images, maps, targets = lite0.scored_images(1, 1)
+        clf = material.classifier(device)
+        module, _ = material.lite0()
+        images, maps, targets = material.scored_images(1, 1)
         curves = ("dauc", "iauc")
         cases: Cases = {
             "gag_fast.evaluate": lambda: evaluate(
@@ -101,9 +102,9 @@ def rise(device: str) -> Group:
     """RISE's deletion, in larger steps, beside Quantus' PixelFlipping at the same step."""
 
     def setup() -> Cases:
-        clf = lite0.classifier(device)
-        module, _ = lite0.model()
-        images, maps, targets = lite0.scored_images(1, 1)
+        clf = material.classifier(device)
+        module, _ = material.lite0()
+        images, maps, targets = material.scored_images(1, 1)
         coarse = preset("rise", step=RISE_STEP)
         cases: Cases = {
             "gag_fast.evaluate, deletion": lambda: evaluate(

@@ -7,7 +7,8 @@ import copy
 import numpy as np
 import torch
 
-from benchmarks.suites import Cases, Group, lite0
+from benchmarks import material
+from benchmarks.suites import Cases, Group
 
 
 def forward(batch: int, device: str) -> Group:
@@ -16,13 +17,13 @@ def forward(batch: int, device: str) -> Group:
     def setup() -> Cases:
         import onnxruntime
 
-        module, spec = lite0.model()
+        module, spec = material.lite0()
         size = spec.preprocessing.size
         images = torch.randn(batch, 3, size, size, generator=torch.Generator().manual_seed(0))
-        clf = lite0.classifier(device)
+        clf = material.classifier(device)
         clf.batch_size  # noqa: B018 - measured once, not inside the first timed call
         session = onnxruntime.InferenceSession(
-            str(lite0.onnx_file()), providers=["CPUExecutionProvider"]
+            str(material.lite0_onnx()), providers=["CPUExecutionProvider"]
         )
         name, array = session.get_inputs()[0].name, images.numpy()
         last = copy.deepcopy(module).to(memory_format=torch.channels_last)

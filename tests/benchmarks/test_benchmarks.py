@@ -11,8 +11,7 @@ import torch
 
 import gag_fast
 from benchmarks import competitors, gate, machine, readme, scaling
-from benchmarks.all import SUITES
-from benchmarks.suites import aggregation
+from benchmarks.suites import SUITES, aggregation
 from benchmarks.timing import Timing, interleave, paired_ratio
 from tests import ROOT
 
