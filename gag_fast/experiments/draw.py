@@ -73,7 +73,7 @@ def table(made: tables.Table, path: Path) -> Path:
             axis.invert_yaxis()
             if made.name == "table3":
                 axis.axvline(1, color="black", lw=0.6)
-        axis.set_title(tables.METRICS[metric], fontsize=10)
+        axis.set_title(tables.heading(metric), fontsize=10)
         axis.tick_params(labelsize=8)
         if given and place == 0:
             axis.legend(fontsize=7)

@@ -5,23 +5,14 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from gag_fast.experiments import published
 from gag_fast.experiments.maps import PROCESSED, VARIANTS, rows_of
-
-# In the paper's order, with its marks for the better direction.
-METRICS = {
-    "log_cosh_dice": "L_lc-dce↓",
-    "mae": "MAE↓",
-    "rcap": "RCAP↑",
-    "dauc": "DAUC↓",
-    "iauc": "IAUC↑",
-}
-HIGHER_IS_BETTER = {"rcap", "iauc"}
+from gag_fast.measures import Need, measure, named
 
 TITLES = {
     "table1": "Table 1. Guided AbsoluteGrad with different p (Section 5.1)",
@@ -68,6 +59,18 @@ class Table:
         return 2 if self.name == "table3" else 4
 
 
+def heading(metric: str) -> str:
+    """How the paper's tables head a metric, with the mark of its better direction."""
+    row = measure(metric)
+    return f"{row.paper_label or row.label}{row.arrow}"
+
+
+def in_papers_order(metrics: Iterable[str]) -> tuple[str, ...]:
+    """Metrics as the paper's tables have them: those of masks first."""
+    rows = sorted(named(metrics), key=lambda row: Need.MASK not in row.needs)
+    return tuple(row.name for row in rows)
+
+
 def complete_images(scores: Scores, methods: Sequence[str]) -> np.ndarray:
     """bool `[images]`: those with a score of every method, so that all means are over the same."""
     columns = [scores["rcap"][method] for method in methods]
@@ -91,7 +94,7 @@ def make_table(
     """
     labels = rows_of(name)
     kept = complete_images(scores, list(labels.values()))
-    metrics = tuple(metric for metric in METRICS if metric in scores)
+    metrics = in_papers_order(scores)
     means = {
         label: {metric: _mean(scores[metric][method][kept]) for metric in metrics}
         for label, method in labels.items()
@@ -131,7 +134,7 @@ def best(table: Table, cells: Mapping[str, Mapping[str, float]], metric: str) ->
     }
     if not rows:
         return set()
-    top = (max if metric in HIGHER_IS_BETTER else min)(rows.values())
+    top = (max if measure(metric).higher_is_better else min)(rows.values())
     return {row for row, value in rows.items() if value == top}
 
 
@@ -139,8 +142,8 @@ def grid(table: Table, bold: tuple[str, str] = ("**", "**")) -> list[list[str]]:
     """The table as cells of text, header first; the best of each column between `bold`."""
     paper = table.paper
     headers = ["" if table.name != "table3" else "variant"]
-    headers += [METRICS[m] for m in table.metrics]
-    headers += [f"paper {METRICS[m]}" for m in table.metrics if m in next(iter(paper.values()), {})]
+    headers += [heading(m) for m in table.metrics]
+    headers += [f"paper {heading(m)}" for m in table.metrics if m in next(iter(paper.values()), {})]
     lines = [headers + list(table.extra)]
     for row, values in table.cells.items():
         line = [row]

@@ -12,52 +12,22 @@ What becomes of the unusual (each is tested):
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from gag_fast import ops, perturb
+from gag_fast import measures, ops, perturb
 from gag_fast.classifier import Classifier
 from gag_fast.classifier.lanes import image_shape
-from gag_fast.metrics.inputs import Batch, check_batch, check_metrics
-from gag_fast.metrics.masks import log_cosh_dice, mae
-from gag_fast.perturb import Bank, Plan, Ranked
+from gag_fast.measures import Measure
+from gag_fast.metrics.case import Case, Points
+from gag_fast.metrics.inputs import Batch, check_batch
+from gag_fast.metrics.scores import Scores
+from gag_fast.perturb import Bank, Plan
 from gag_fast.presets import Preset
 from gag_fast.presets import preset as find_preset
-
-_CURVE_OF = {"rcap": "recover", "dauc": "deletion", "iauc": "insertion"}
-
-
-@dataclass
-class Scores:
-    """Results of `evaluate`: [B], or [B, M] for maps [B, M, H, W]; the kind of the images.
-
-    Attributes:
-        rcap, dauc, iauc: None where not asked for.
-        log_cosh_dice, mae: None without masks.
-        curves: "recover", "deletion", "insertion": probabilities of the target class
-            [B(, M), steps], of the curves asked for.
-        partitions: RCAP's shares of the saliency, sum M_pk / sum M: [B(, M), j]; None without rcap.
-        pixels: like `curves`: how many pixels were recovered, deleted or inserted.
-        preset: the preset, every field.
-        forwards: distinct masked images that were scored.
-        asked: points of all curves: what scoring them one by one would have taken.
-    """
-
-    preset: Preset
-    rcap: Any = None
-    dauc: Any = None
-    iauc: Any = None
-    log_cosh_dice: Any = None
-    mae: Any = None
-    partitions: Any = None
-    curves: dict[str, Any] = field(default_factory=dict)
-    pixels: dict[str, Any] = field(default_factory=dict)
-    forwards: int = 0
-    asked: int = 0
 
 
 def evaluate(
@@ -65,7 +35,7 @@ def evaluate(
     images: Any,
     maps: Any,
     targets: Any,
-    metrics: Sequence[str] = ("rcap", "dauc", "iauc"),
+    metrics: str | Sequence[str] = ("rcap", "dauc", "iauc"),
     preset: str | Preset | Mapping[str, Any] = "paper",
     masks: Any = None,
     *,
@@ -82,7 +52,8 @@ def evaluate(
         images: [B, C, H, W], normalised for the model; torch (CPU or CUDA) or NumPy.
         maps: [B, H, W], or [B, M, H, W] for M maps of each image; the larger the more salient.
         targets: [B] class indexes.
-        metrics: of "rcap", "dauc", "iauc"; "log_cosh_dice" and "mae" need masks and come with them.
+        metrics: names of the table of measures (gag_fast/measures.py); "log_cosh_dice" and "mae"
+            need masks and come with them.
         preset: "paper", "official", "rise", "torchcam", a `Preset` or a dict of its fields.
         masks: [B, H, W] ground truth in [0, 1], or None.
         max_bytes: bound on the memory for sources, ranks and sorted values; images are taken in
@@ -95,32 +66,31 @@ def evaluate(
     Raises:
         TypeError, ValueError: naming what was received.
     """
-    chosen = find_preset(preset)
+    used = find_preset(preset)
     if isinstance(max_bytes, bool) or not isinstance(max_bytes, int) or max_bytes < 1:
         raise ValueError(f"max_bytes must be a positive number, got {max_bytes!r}")
-    asked = check_metrics(metrics, masks is not None)
-    curves = tuple(_CURVE_OF[m] for m in asked)
-    batch = check_batch(clf, images, maps, targets, masks, nonnegative="rcap" in asked)
+    chosen = measures.choose(metrics, masks=masks is not None)
+    batch = check_batch(clf, images, maps, targets, masks, nonnegative=_nonnegative(chosen))
     black = clf.black(batch.images.shape[1])
-    scores = Scores(chosen)
-    parts: list[dict[str, Tensor]] = []
-    if curves:
-        size = _group_size(batch, chosen, max_bytes)
-        for start in range(0, batch.images.shape[0], size):
-            part = batch.part(start, start + size)
-            parts.append(_score_group(clf, part, black, chosen, curves, scores))
-    results = {name: torch.cat([part[name] for part in parts]) for name in (parts or [{}])[0]}
-    if batch.masks is not None:
-        results["log_cosh_dice"] = log_cosh_dice(batch.maps, batch.masks, chosen.dice_smooth)
-        results["mae"] = mae(batch.maps, batch.masks, chosen.mae_form)
-    for name, value in results.items():
-        value = batch.like_given(value)
-        kind, _, curve = name.partition(".")
-        if curve:
-            getattr(scores, kind)[curve] = value
-        else:
-            setattr(scores, name, value)
-    return scores
+    size = _group_size(batch, used, max_bytes)
+    groups = [
+        _score_group(clf, batch.part(start, start + size).case(black, used), chosen)
+        for start in range(0, batch.images.shape[0], size)
+    ]
+
+    def joined(parts: Sequence[Mapping[str, Tensor]]) -> dict[str, Any]:
+        return {name: batch.like_given(torch.cat([p[name] for p in parts])) for name in parts[0]}
+
+    extras = joined([g.extras for g in groups])
+    return Scores(
+        used,
+        values=joined([g.values for g in groups]),
+        curves=joined([g.curves for g in groups]),
+        pixels=joined([g.pixels for g in groups]),
+        partitions=extras.get("partitions"),
+        forwards=sum(g.forwards for g in groups),
+        asked=sum(g.asked for g in groups),
+    )
 
 
 def rcap(
@@ -149,14 +119,38 @@ def plan(
     images: Any,
     maps: Any,
     targets: Any,
-    metrics: Sequence[str] = ("rcap", "dauc", "iauc"),
+    metrics: str | Sequence[str] = ("rcap", "dauc", "iauc"),
     preset: str | Preset | Mapping[str, Any] = "paper",
 ) -> Plan:
     """The list of masked images that `evaluate` would score for one group; print it."""
-    chosen = find_preset(preset)
-    curves = tuple(_CURVE_OF[m] for m in check_metrics(metrics, False))
-    batch = check_batch(clf, images, maps, targets, None, nonnegative="recover" in curves)
-    return _prepare(batch, clf.black(batch.images.shape[1]), chosen, curves)[0]
+    chosen = measures.choose(metrics, masks=False)
+    batch = check_batch(clf, images, maps, targets, None, nonnegative=_nonnegative(chosen))
+    case = batch.case(clf.black(batch.images.shape[1]), find_preset(preset))
+    return _prepare(case, chosen).plan
+
+
+class _Group(NamedTuple):
+    """What was found of a group of images: [B, M(, ...)] each."""
+
+    values: dict[str, Tensor]
+    curves: dict[str, Tensor]
+    pixels: dict[str, Tensor]
+    extras: dict[str, Tensor]
+    forwards: int
+    asked: int
+
+
+class _Prepared(NamedTuple):
+    """The pictures of a group: the plan, what they are made of, and pixels moved at each point."""
+
+    plan: Plan
+    bank: Bank
+    counts: dict[str, Tensor]
+
+
+def _nonnegative(chosen: Sequence[Measure]) -> str | None:
+    """The first measure that has no meaning for negative saliency."""
+    return next((m.name for m in chosen if m.nonnegative), None)
 
 
 def _group_size(batch: Batch, preset: Preset, max_bytes: int) -> int:
@@ -169,74 +163,64 @@ def _group_size(batch: Batch, preset: Preset, max_bytes: int) -> int:
     return max(1, max_bytes // per_image)
 
 
-def _prepare(
-    batch: Batch, black: Tensor, preset: Preset, curves: tuple[str, ...]
-) -> tuple[Plan, Bank, Ranked, dict[str, Tensor]]:
-    ranked = perturb.rank(batch.maps.flatten(0, 1))
-    counts = {}
-    if "recover" in curves:
-        counts["recover"] = perturb.recover_counts(ranked, preset)
-    for curve in ("deletion", "insertion"):
-        if curve in curves:
-            counts[curve] = perturb.curve_counts(ranked, preset)
-    bank = perturb.make_bank(batch.images, black, preset, curves)
-    found = perturb.make_plan(ranked, bank, preset, counts, batch.maps.shape[1])
-    return found, bank, ranked, counts
+def _prepare(case: Case, chosen: Sequence[Measure]) -> _Prepared:
+    wanted = {c.name: measures.function_of(c)(case) for c in measures.curves_of(chosen)}
+    needed = {base for want in wanted.values() for base in (want.top, want.rest)}
+    bank = perturb.make_bank(case.images, case.black, case.preset, needed)
+    found = perturb.make_plan(case.ranked, bank, wanted, case.given.shape[1])
+    return _Prepared(found, bank, {name: want.counts for name, want in wanted.items()})
 
 
-def _score_group(
-    clf: Classifier,
-    batch: Batch,
-    black: Tensor,
-    preset: Preset,
-    curves: tuple[str, ...],
-    scores: Scores,
-) -> dict[str, Tensor]:
-    """Everything of a group of images, float64 on the classifier's device."""
-    plan, bank, ranked, counts = _prepare(batch, black, preset, curves)
-    scores.forwards += len(plan)
-    scores.asked += plan.asked
-    values, shared = _run(clf, plan, bank, ranked, batch.targets)
-    shape = batch.maps.shape[:2]
-    found: dict[str, Tensor] = {}
-    for curve in curves:
-        at = torch.from_numpy(plan.points[curve]).to(values.device)
-        # Appending a NaN gives the points of non-finite maps (-1) their value.
-        p = torch.cat([values, values.new_full((1,), torch.nan)])[at]
+def _score_group(clf: Classifier, case: Case, chosen: Sequence[Measure]) -> _Group:
+    """Everything of a group of images, on the classifier's device."""
+    forwards = asked = 0
+    if measures.curves_of(chosen):
+        prepared = _prepare(case, chosen)
+        forwards, asked = len(prepared.plan), prepared.plan.asked
+        case.curves = _points(clf, case, prepared)
+    nan = torch.full((), torch.nan, dtype=torch.float64, device=case.images.device)
+    return _Group(
+        {m.name: torch.where(case.finite, measures.function_of(m)(case), nan) for m in chosen},
+        {name: points.probabilities for name, points in case.curves.items()},
+        {name: points.pixels for name, points in case.curves.items()},
+        case.extras,
+        forwards,
+        asked,
+    )
+
+
+def _points(clf: Classifier, case: Case, prepared: _Prepared) -> dict[str, Points]:
+    """The probabilities at every point of every curve."""
+    plan = prepared.plan
+    values, shared = _run(clf, case, prepared)
+    # Appending a NaN gives the points of maps that are not finite (-1) their value.
+    values = torch.cat([values, values.new_full((1,), torch.nan)])
+    curves = {}
+    for name, counts in prepared.counts.items():
+        at = torch.from_numpy(plan.points[name]).to(values.device)
+        p = values[at]
         for s in range(plan.shared):
-            p = torch.where(at == s, shared[s][batch.targets][:, None, None], p)
-        found[f"curves.{curve}"] = p
-        found[f"pixels.{curve}"] = counts[curve].reshape(*shape, -1)
-    if "recover" in curves:
-        share = _shares(ranked, counts["recover"]).reshape(*shape, -1)
-        found["partitions"] = share
-        # No saliency at all: 0, whatever is predicted. Not so for NaN, which stays NaN.
-        found["rcap"] = (share * found["curves.recover"].double()).mean(dim=-1)
-    for name, curve in (("dauc", "deletion"), ("iauc", "insertion")):
-        if curve in curves:
-            pixels = batch.maps.shape[-2] * batch.maps.shape[-1]
-            found[name] = _area(
-                found[f"curves.{curve}"].double(), found[f"pixels.{curve}"], pixels, preset
-            )
-    return found
+            p = torch.where(at == s, shared[s][case.targets][:, None, None], p)
+        curves[name] = Points(p, case.by_map(counts))
+    return curves
 
 
-def _run(
-    clf: Classifier, plan: Plan, bank: Bank, ranked: Ranked, targets: Tensor
-) -> tuple[Tensor, Tensor]:
+def _run(clf: Classifier, case: Case, prepared: _Prepared) -> tuple[Tensor, Tensor]:
     """Probabilities: of its image's target [N] for each slot, of all classes [shared, K]."""
+    plan, bank, _ = prepared
     device = clf.device
+    ranks = case.ranked.ranks
     values = torch.empty(len(plan), device=device)
     shared = torch.empty(plan.shared, clf.num_classes or 0, device=device)
     slots = torch.from_numpy(plan.slots).to(device)
     owner = torch.from_numpy(np.maximum(plan.owner, 0)).to(device)
-    classes = targets[owner][:, None]
+    classes = case.targets[owner][:, None]
     batch = clf.batch_size
 
     def fill(buffer: Tensor, job: int) -> int:
         part = slots[job * batch : (job + 1) * batch]
         out = buffer[: part.shape[0]]
-        ops.compose_(out, bank.sources, bank.fill, ranked.ranks, part)
+        ops.compose_(out, bank.sources, bank.fill, ranks, part)
         return part.shape[0]
 
     def collect(raw: Tensor, job: int) -> None:
@@ -249,23 +233,3 @@ def _run(
 
     clf.drive(-(-len(plan) // batch), image_shape(bank.sources), fill, collect)
     return values, shared
-
-
-def _shares(ranked: Ranked, counts: Tensor) -> Tensor:
-    """Sum of the `count` largest values over the sum of all: float64; 0 where the sum is 0."""
-    shares = torch.empty(counts.shape, dtype=torch.float64, device=counts.device)
-    for row, values in enumerate(ranked.descending):
-        sums = values.double().cumsum(0)
-        count = counts[row]
-        part = torch.where(count > 0, sums[(count - 1).clamp(min=0)], 0.0)
-        shares[row] = torch.where(sums[-1] > 0, part / sums[-1], 0.0)
-    shares[~ranked.finite] = torch.nan
-    return shares
-
-
-def _area(curve: Tensor, counts: Tensor, pixels: int, preset: Preset) -> Tensor:
-    """Trapezoid area under curves [.., steps]."""
-    if preset.area_width is None:
-        return torch.trapezoid(curve, counts.double() / pixels, dim=-1)
-    inner = curve.sum(dim=-1) - (curve[..., 0] + curve[..., -1]) / 2
-    return preset.area_width * inner / (curve.shape[-1] - 1)

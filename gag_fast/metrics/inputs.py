@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,9 +11,8 @@ import torch
 from torch import Tensor
 
 from gag_fast.classifier import Classifier
-
-METRICS = ("rcap", "dauc", "iauc")
-MASK_METRICS = ("log_cosh_dice", "mae")
+from gag_fast.metrics.case import Case
+from gag_fast.presets import Preset
 
 
 @dataclass(frozen=True)
@@ -43,7 +42,13 @@ class Batch:
             images=self.images[start:stop],
             maps=self.maps[start:stop],
             targets=self.targets[start:stop],
+            masks=None if self.masks is None else self.masks[start:stop],
         )
+
+    def case(self, black: Tensor, preset: Preset) -> Case:
+        """These images as the measures' functions take them."""
+        black = black.to(self.images.device)
+        return Case(self.images, self.maps, self.targets, self.masks, black, preset)
 
     def like_given(self, value: Tensor) -> Any:
         """A result [B, M, ...] as the caller's kind, without M where the maps had none."""
@@ -53,24 +58,13 @@ class Batch:
         return value.cpu().numpy() if self.device is None else value.to(self.device)
 
 
-def check_metrics(metrics: Sequence[str], masks: bool) -> tuple[str, ...]:
-    """The metrics that need the classifier, each once, in a fixed order."""
-    names = [metrics] if isinstance(metrics, str) else list(metrics)
-    known = METRICS + MASK_METRICS
-    for name in names:
-        if name not in known:
-            raise ValueError(f"metrics must be among {', '.join(known)}, got {name!r}")
-        if name in MASK_METRICS and not masks:
-            raise ValueError(f"{name} needs masks=, got none")
-    if not names and not masks:
-        raise ValueError(f"metrics must name at least one of {', '.join(known)}")
-    return tuple(name for name in METRICS if name in names)
-
-
 def check_batch(
-    clf: Classifier, images: Any, maps: Any, targets: Any, masks: Any, *, nonnegative: bool
+    clf: Classifier, images: Any, maps: Any, targets: Any, masks: Any, *, nonnegative: str | None
 ) -> Batch:
-    """Everything that `evaluate` takes, checked against each other and the classifier."""
+    """Everything that `evaluate` takes, checked against each other and the classifier.
+
+    `nonnegative` names a measure that has no meaning for negative saliency, if there is one.
+    """
     x = clf.check_images(images)
     count, _, height, width = x.shape
     m = as_maps(maps, "maps")
@@ -81,9 +75,10 @@ def check_batch(
         )
     if 0 in m.shape:
         raise ValueError(f"maps has an empty axis: shape {list(m.shape)}")
-    if nonnegative and bool((m < 0).any()):
+    if nonnegative is not None and bool((m < 0).any()):
         raise ValueError(
-            "rcap needs maps >= 0, as its shares of the saliency have no meaning otherwise; got a "
+            f"{nonnegative} needs maps >= 0, as its shares of the saliency have no meaning "
+            "otherwise; got a "
             f"smallest value of {float(m[m.isfinite()].min()):g}. Take magnitudes or min-max first"
         )
     classes = clf.classes(x)
@@ -95,7 +90,7 @@ def check_batch(
         x.to(clf.device),
         (m if several else m[:, None]).to(clf.device),
         t.to(clf.device),
-        truth,
+        None if truth is None else truth.to(clf.device),
         several,
         device,
     )

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gag_fast.metrics.case import Case
 from gag_fast.metrics.inputs import check_pair
 
 
@@ -44,3 +45,13 @@ def mae(maps: Any, masks: Any, form: str = "mean") -> Any:
     found, truth, back = check_pair(maps, masks)
     error: Tensor = (found - truth).abs().mean(dim=(-2, -1))
     return back(error.sqrt() if form == "sqrt" else error)
+
+
+def log_cosh_dice_of(case: Case) -> Tensor:
+    """`log_cosh_dice` of a case's maps."""
+    return log_cosh_dice(case.maps, case.masks, case.preset.dice_smooth)
+
+
+def mae_of(case: Case) -> Tensor:
+    """`mae` of a case's maps."""
+    return mae(case.maps, case.masks, case.preset.mae_form)

@@ -5,9 +5,9 @@ plan.py    rank(), make_bank(), make_plan()
 """
 
 from gag_fast.perturb.plan import (
-    CURVES,
     FILL,
     Bank,
+    Masked,
     Plan,
     Ranked,
     curve_counts,
@@ -15,13 +15,12 @@ from gag_fast.perturb.plan import (
     make_plan,
     rank,
     recover_counts,
-    sides,
 )
 
 __all__ = [
-    "CURVES",
     "FILL",
     "Bank",
+    "Masked",
     "Plan",
     "Ranked",
     "curve_counts",
@@ -29,5 +28,4 @@ __all__ = [
     "make_plan",
     "rank",
     "recover_counts",
-    "sides",
 ]

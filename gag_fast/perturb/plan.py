@@ -8,7 +8,7 @@ plan lists the distinct ones and where each point of each curve finds its own.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,9 +18,6 @@ from torch import Tensor
 from gag_fast import ops
 from gag_fast.perturb.blur import blur
 from gag_fast.presets import Preset
-
-CURVES = ("recover", "deletion", "insertion")
-"""What RCAP, deletion and insertion need, in this order."""
 
 FILL = -1
 """Number of the constant colour that `compose_` takes beside its sources."""
@@ -115,18 +112,30 @@ class Bank:
         return self.constants[base]
 
 
-def sides(preset: Preset) -> dict[str, tuple[str, str]]:
-    """(top, rest) of each curve, in words."""
-    return {
-        "recover": ("image", preset.recover_base),
-        "deletion": (preset.deletion_base, "image"),
-        "insertion": ("image", preset.insertion_base),
-    }
+@dataclass(frozen=True)
+class Masked:
+    """The masked images of one curve: at each point some pixels from `top`, others from `rest`.
+
+    Attributes:
+        counts: int64 [R, steps]: at each point, so many of the first pixels in rank order of the
+            map come from `top`.
+        top, rest: "image", "blur", "black" or "mean".
+    """
+
+    counts: Tensor
+    top: str
+    rest: str
 
 
-def make_bank(images: Tensor, black: Tensor, preset: Preset, curves: tuple[str, ...]) -> Bank:
-    """The sources of a batch of images [B, C, H, W]; `black` is a black pixel [C]."""
-    needed = {base for curve in curves for base in sides(preset)[curve]}
+def make_bank(images: Tensor, black: Tensor, preset: Preset, needed: set[str]) -> Bank:
+    """The sources of a batch of images [B, C, H, W].
+
+    Args:
+        images: the images.
+        black: a black pixel [C].
+        preset: says how to blur.
+        needed: the names of sources, as `Masked` has them.
+    """
     parts = [images]
     blurred = None
     if "blur" in needed:
@@ -183,15 +192,16 @@ class Plan:
 
 
 def make_plan(
-    ranked: Ranked, bank: Bank, preset: Preset, counts: dict[str, Tensor], maps_per_image: int
+    ranked: Ranked, bank: Bank, wanted: Mapping[str, Masked], maps_per_image: int
 ) -> Plan:
-    """Lists the distinct masked images for `counts` ([R, steps] for each curve asked for).
+    """Lists the distinct masked images of the curves that are wanted.
 
     Two masked images are the same when they take the same set of pixels from the same sources,
     whichever map or metric the set came from; a set is known by the sum of its pixels' 64-bit
     numbers, which two different sets share with probability 2^-64.
     """
     rows, pixels = ranked.order.shape
+    counts = {curve: want.counts for curve, want in wanted.items()}
     hashes = _set_hashes(ranked.order, counts)
     total = int(_pixel_numbers(pixels).sum())
     finite = ranked.finite.tolist()
@@ -212,7 +222,7 @@ def make_plan(
         return at
 
     if any(finite):
-        for name in sorted(_whole_constants(counts, preset, pixels)):
+        for name in sorted(_whole_constants(wanted, pixels)):
             number = bank.constants[name]
             slot((number,), (0, 0, number, number), -1)
     shared = len(slots)
@@ -222,7 +232,8 @@ def make_plan(
             continue
         image, m = divmod(row, maps_per_image)
         for curve, (count_rows, hash_rows) in numbers.items():
-            top, rest = (bank.source(base, image) for base in sides(preset)[curve])
+            want = wanted[curve]
+            top, rest = bank.source(want.top, image), bank.source(want.rest, image)
             at = points[curve][image, m]
             for step, (count, hashed) in enumerate(
                 zip(count_rows[row], hash_rows[row], strict=True)
@@ -241,15 +252,14 @@ def make_plan(
     return Plan(table, np.array(owner, dtype=np.int64), shared, points, asked)
 
 
-def _whole_constants(counts: dict[str, Tensor], preset: Preset, pixels: int) -> set[str]:
+def _whole_constants(wanted: Mapping[str, Masked], pixels: int) -> set[str]:
     """The constants that some point shows alone, without a pixel of an image."""
     whole = set()
-    for curve, c in counts.items():
-        top, rest = sides(preset)[curve]
-        if rest in ("black", "mean") and bool((c == 0).any()):
-            whole.add(rest)
-        if top in ("black", "mean") and bool((c == pixels).any()):
-            whole.add(top)
+    for want in wanted.values():
+        if want.rest in ("black", "mean") and bool((want.counts == 0).any()):
+            whole.add(want.rest)
+        if want.top in ("black", "mean") and bool((want.counts == pixels).any()):
+            whole.add(want.top)
     return whole
 
 

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gag_fast.report.reading import Metric, Run
+from gag_fast.measures import Measure
+from gag_fast.report.reading import Run
 from gag_fast.report.statistics import MIN_IMAGES, Paired, holm, paired_columns
 
-_Pair = tuple[str, Metric, np.ndarray, np.ndarray]  # method, metric, first and second values
+_Pair = tuple[str, Measure, np.ndarray, np.ndarray]  # method, metric, first and second values
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class Comparison:
     """
 
     method: str
-    metric: Metric
+    metric: Measure
     first: float
     second: float
     result: Paired

@@ -16,9 +16,10 @@ import numpy as np
 from PIL import Image
 
 from gag_fast.images import ImageError, fit, load_image
+from gag_fast.measures import Measure
 from gag_fast.models import Preprocessing
 from gag_fast.report.pictures import data_uri, map_picture, overlay
-from gag_fast.report.reading import Metric, Run
+from gag_fast.report.reading import Run
 
 SIDE = 224
 """Longest side, in pixels, of the pictures in a page."""
@@ -55,7 +56,7 @@ class Group:
     cards: list[Card] = field(default_factory=list)
 
 
-def choose(run: Run, metric: Metric, method: str, count: int, seed: int = 0) -> list[Group]:
+def choose(run: Run, metric: Measure, method: str, count: int, seed: int = 0) -> list[Group]:
     """The images to show, as groups without pictures: `cards` hold names only.
 
     Best and worst are by `metric` of `method`; random ones are drawn from the rest with `seed`. A
@@ -86,7 +87,7 @@ def choose(run: Run, metric: Metric, method: str, count: int, seed: int = 0) -> 
 
 def gallery(
     run: Run,
-    metric: Metric,
+    metric: Measure,
     method: str,
     *,
     count: int = 6,
@@ -116,7 +117,7 @@ def gallery(
     return groups
 
 
-def _card(run: Run, image: str, metric: Metric, pictures: Pictures, label_of, credit: str) -> Card:
+def _card(run: Run, image: str, metric: Measure, pictures: Pictures, label_of, credit: str) -> Card:
     rows = np.flatnonzero(run.image == run.images.index(image))
     note = ""
     if run.target[rows[0]] >= 0:

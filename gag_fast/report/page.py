@@ -12,23 +12,18 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
+from gag_fast.measures import CURVES, Measure
 from gag_fast.presets import preset
 from gag_fast.report import charts
 from gag_fast.report.compare import Comparison, against_method
 from gag_fast.report.gallery import Group, gallery
 from gag_fast.report.payload import pack, script_json
-from gag_fast.report.reading import CURVES, Metric, Run
+from gag_fast.report.reading import Run
 from gag_fast.report.standings import Standing, standings
 from gag_fast.report.tables import Summary, number, summarize
 
 COLORS = 10  # the style sheet's; more methods than that start over with another dash
 MAX_FAILURES = 500
-
-_CURVE_TITLES = {
-    "recover": ("Recover", "share of pixels kept", "the image restored from its salient pixels"),
-    "deletion": ("Deletion", "share of pixels removed", "most salient pixels removed first"),
-    "insertion": ("Insertion", "share of pixels inserted", "most salient pixels inserted first"),
-}
 
 
 @dataclass(frozen=True)
@@ -59,7 +54,7 @@ class Section:
     title: str
     facts: list[tuple[str, str]]
     methods: list[tuple[int, str]]
-    metrics: list[Metric]
+    metrics: list[Measure]
     summary: list[tuple[int, str, list[Cell], int]]
     focus: str
     paired: list[Comparison]
@@ -231,10 +226,7 @@ def _steps(run: Run, name: str, count: int) -> np.ndarray:
 
 def _curves(run: Run) -> list[Chart]:
     drawn = []
-    for name in CURVES:
-        if name not in run.curves:
-            continue
-        curves = run.curves[name]
+    for name, curves in run.curves.items():
         x = _steps(run, name, curves.shape[1])
         lines = []
         for index, method in enumerate(run.methods):
@@ -248,14 +240,14 @@ def _curves(run: Run) -> list[Chart]:
                 error = 1.96 * mine.std(axis=0, ddof=1) / np.sqrt(len(mine))
                 low, high = np.maximum(mean - error, 0), np.minimum(mean + error, 1)
             lines.append(charts.Line(index, method, x, mean, low, high))
-        title, x_label, note = _CURVE_TITLES[name]
+        about = CURVES[name]
         svg = charts.lines_chart(
             lines,
             label=f"Mean {name} curve of each method",
-            x_label=x_label,
+            x_label=about.x_label,
             points=curves.shape[1] <= 6,
         )
-        drawn.append(Chart(title, note, svg))
+        drawn.append(Chart(about.title, about.about, svg))
     return drawn
 
 

@@ -18,34 +18,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from gag_fast._errors import GagFastError, first_line
+from gag_fast.measures import MEASURES, Measure, curves_of
 
 
 class ReportError(GagFastError):
     """A folder that cannot be read as a run; one line that names it and the reason."""
-
-
-@dataclass(frozen=True)
-class Metric:
-    """A column of scores: how it is headed, and whether a higher value is the better one."""
-
-    column: str
-    label: str
-    higher_is_better: bool
-
-    @property
-    def arrow(self) -> str:
-        """The paper's mark for the better direction."""
-        return "↑" if self.higher_is_better else "↓"
-
-
-METRICS = (
-    Metric("rcap", "RCAP", True),
-    Metric("dauc", "DAUC", False),
-    Metric("iauc", "IAUC", True),
-    Metric("log_cosh_dice", "Log-cosh Dice", False),
-    Metric("mae", "MAE", False),
-)
-CURVES = ("recover", "deletion", "insertion")
 
 
 @dataclass
@@ -92,9 +69,9 @@ class Run:
         return int(self.image.size)
 
     @property
-    def metrics(self) -> list[Metric]:
-        """The metrics that at least one row has a value for, in the paper's order."""
-        return [m for m in METRICS if m.column in self.scores]
+    def metrics(self) -> list[Measure]:
+        """The metrics that at least one row has a value for, in the order of their table."""
+        return [m for m in MEASURES.values() if m.column in self.scores]
 
     def matrix(self, column: str) -> np.ndarray:
         """A metric as `[images, methods]`, NaN where a pair has no value."""
@@ -146,13 +123,13 @@ def read_run(path) -> Run:
         table = table.take(pa.array(keep))
         image, method, ok = image[keep], method[keep], ok[keep]
     scores = {}
-    for metric in METRICS:
+    for metric in MEASURES.values():
         if metric.column in table.column_names:
             values = np.where(ok, _floats(table[metric.column]), np.nan)
             if np.isfinite(values).any():
                 scores[metric.column] = values
     curves = {}
-    for name in CURVES:
+    for name in (c.name for c in curves_of(MEASURES.values())):
         if name in table.column_names and (curve := _curves(table[name], ok)) is not None:
             curves[name] = curve
     return Run(
@@ -291,7 +268,7 @@ def _errors(table: pa.Table, ok: np.ndarray) -> dict[int, str]:
 
 
 def _others(table: pa.Table) -> dict[str, np.ndarray]:
-    known = {"image", "method", "target", "confidence", *(m.column for m in METRICS)}
+    known = {"image", "method", "target", "confidence", *(m.column for m in MEASURES.values())}
     others = {}
     for name in table.column_names:
         kind = table[name].type

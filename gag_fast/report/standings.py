@@ -13,7 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gag_fast.report.reading import Metric, Run
+from gag_fast.measures import Measure
+from gag_fast.report.reading import Run
 from gag_fast.report.statistics import (
     MIN_IMAGES,
     Interval,
@@ -41,7 +42,7 @@ class Standing:
         n: images that every method has a value of; the ranks are theirs.
     """
 
-    metric: Metric
+    metric: Measure
     order: list[int]
     ranks: list[Interval]
     pairs: dict[tuple[int, int], Paired]
@@ -104,7 +105,7 @@ def standings(run: Run, *, seed: int = 0) -> list[Standing]:
     return [standing for standing in found if standing.n]
 
 
-def _standing(metric: Metric, values: np.ndarray, seed: int) -> Standing:
+def _standing(metric: Measure, values: np.ndarray, seed: int) -> Standing:
     count = values.shape[1]
     keys = [(a, b) for a in range(count) for b in range(a + 1, count)]
     differences = np.stack([values[:, b] - values[:, a] for a, b in keys], axis=1)

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gag_fast.report.reading import Metric, Run
+from gag_fast.measures import Measure
+from gag_fast.report.reading import Run
 from gag_fast.report.statistics import Interval, bootstrap_means
 
 DIGITS = 4
@@ -32,10 +33,10 @@ class Summary:
 
     title: str
     methods: list[str]
-    metrics: list[Metric]
+    metrics: list[Measure]
     cells: dict[str, dict[str, Interval]]
 
-    def best(self, metric: Metric) -> set[str]:
+    def best(self, metric: Measure) -> set[str]:
         """The methods with the best mean as printed; several when they print the same."""
         means = {m: round(self.cells[m][metric.column].mean, DIGITS) for m in self.methods}
         finite = [v for v in means.values() if math.isfinite(v)]
@@ -105,7 +106,7 @@ def to_text(summary: Summary) -> str:
     return "\n".join([summary.title, line(head), rule, *map(line, rows), note]) + "\n"
 
 
-def per_image_text(run: Run, metric: Metric, limit: int = 50) -> str:
+def per_image_text(run: Run, metric: Measure, limit: int = 50) -> str:
     """One metric of every image, a column a method, for a terminal; the best of a row has a `*`.
 
     Of more than `limit` images the first ones are shown.

@@ -19,13 +19,13 @@ from typing import Any
 import torch
 from torch import nn
 
+from gag_fast import measures
 from gag_fast._progress import Progress
 from gag_fast.attribution.registry import parse
 from gag_fast.attribution.settings import settings_named
 from gag_fast.classifier import Classifier
 from gag_fast.classifier.providers import provider_list, why_not
 from gag_fast.data import Dataset, open_dataset
-from gag_fast.metrics.inputs import check_metrics
 from gag_fast.models import ModelSpec, device_of, load_model
 from gag_fast.presets import Preset
 from gag_fast.presets import preset as find_preset
@@ -61,7 +61,7 @@ def run(request: Request, quiet: bool = False) -> Summary:
     loaded = load_model(request.model, request.weights)
     spec = loaded[1]
     dataset = _dataset(request, spec)
-    check_metrics(request.metrics, dataset.has_masks)
+    measures.choose(request.metrics, masks=dataset.has_masks)
     preset = find_preset(request.preset)
     # On a Ray cluster the workers' machines must have it too.
     device = device_of(request.device, "cpu" if request.providers == "cpu" else "cuda")

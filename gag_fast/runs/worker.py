@@ -11,21 +11,19 @@ import numpy as np
 import pyarrow as pa
 import torch
 
+from gag_fast import measures
 from gag_fast._errors import GagFastError, first_line
 from gag_fast.attribution.gradients import GradientEngine
 from gag_fast.classifier import Classifier
 from gag_fast.explainer import explain_many
 from gag_fast.images import normalise
-from gag_fast.metrics import evaluate
+from gag_fast.measures import CURVES, MEASURES, Need
+from gag_fast.metrics import Scores, evaluate
 from gag_fast.models import ModelSpec, load_model
 from gag_fast.presets import Preset
 from gag_fast.runs.decoding import Decoded
 from gag_fast.runs.plan import Chunk
 from gag_fast.runs.rows import FAILED, OK, table_of
-
-CURVES = ("deletion", "insertion", "recover")
-OF_MASKS = ("log_cosh_dice", "mae")
-SCALARS = ("rcap", "dauc", "iauc", *OF_MASKS)
 
 
 @dataclass(frozen=True)
@@ -172,7 +170,7 @@ class Worker:
         begin = time.perf_counter()
         methods = [m for m in self.work.methods if m in explained.maps]
         failures: dict[tuple[int, str], str] = {}
-        scores: Mapping[str, torch.Tensor] = {}
+        scores: Scores | None = None
         probabilities = torch.empty(0)
         try:
             probabilities = self.classifier(explained.images).float().cpu()
@@ -212,12 +210,18 @@ class Worker:
                 if fault is None:
                     row["target"] = int(explained.targets[i])
                     row |= _judged(probabilities[i], row["target"])
-                    row |= _figures(scores, i, methods.index(method), decoded.mask is not None)
+                    if scores is not None:
+                        has_mask = decoded.mask is not None
+                        row |= _figures(scores, i, methods.index(method), has_mask)
                     fault = _not_finite(row)
                 if fault is not None:
                     row |= {"status": FAILED, "error": fault}
                 rows.append(row)
-        return Scored(explained.chunk, table_of(rows), self._kept(explained))
+        return Scored(
+            explained.chunk,
+            table_of(rows, measures.named(self.work.metrics)),
+            self._kept(explained),
+        )
 
     def _images(self, decoded: Sequence[Decoded]) -> torch.Tensor:
         size, channels = self.spec.preprocessing.size, len(self.spec.preprocessing.mean)
@@ -251,17 +255,18 @@ class Worker:
             **work.options,
         )
 
-    def _evaluate(self, explained: Explained, maps: torch.Tensor) -> dict[str, torch.Tensor]:
+    def _evaluate(self, explained: Explained, maps: torch.Tensor) -> Scores | None:
         masks = None
         if any(d.mask is not None for d in explained.decoded):
             height, width = maps.shape[-2:]
             empty = np.zeros((height, width), np.uint8)
             stacked = np.stack([empty if d.mask is None else d.mask for d in explained.decoded])
             masks = torch.from_numpy(stacked).to(maps.device).gt(0).float()
-        metrics = [m for m in self.work.metrics if masks is not None or m not in OF_MASKS]
+        chosen = measures.named(self.work.metrics)
+        metrics = [m.name for m in chosen if masks is not None or Need.MASK not in m.needs]
         if not metrics:
-            return {}
-        found = evaluate(
+            return None
+        return evaluate(
             self.classifier,
             explained.images,
             maps,
@@ -270,15 +275,6 @@ class Worker:
             preset=self.work.preset,
             masks=masks,
         )
-        scores = {
-            name: value.float().cpu()
-            for name in SCALARS
-            if (value := getattr(found, name, None)) is not None
-        }
-        for name in CURVES:
-            if name in found.curves:
-                scores[name] = found.curves[name].float().cpu()
-        return scores
 
     def _kept(self, explained: Explained) -> dict[str, np.ndarray] | None:
         if not self.work.keep_maps:
@@ -292,19 +288,19 @@ def _judged(probabilities: torch.Tensor, target: int) -> dict[str, Any]:
     return {"predicted": int(probabilities.argmax()), "confidence": float(probabilities[target])}
 
 
-def _figures(
-    scores: Mapping[str, torch.Tensor], image: int, method: int, has_mask: bool
-) -> dict[str, Any]:
+def _figures(scores: Scores, image: int, method: int, has_mask: bool) -> dict[str, Any]:
     """The metrics and curves of one map; those of masks only where the image has one."""
-    found: dict[str, Any] = {}
-    for name, values in scores.items():
-        if name in CURVES:
-            found[name] = values[image, method].tolist()
-        elif has_mask or name not in OF_MASKS:
-            found[name] = float(values[image, method])
+    found: dict[str, Any] = {
+        name: float(values[image, method])
+        for name, values in scores.values.items()
+        if has_mask or Need.MASK not in MEASURES[name].needs
+    }
+    for name, curve in scores.curves.items():
+        if CURVES[name].column:
+            found[name] = curve[image, method].tolist()
     return found
 
 
 def _not_finite(row: Mapping[str, Any]) -> str | None:
-    names = [n for n in ("confidence", *SCALARS) if not np.isfinite(row.get(n, 0.0))]
+    names = [n for n in ("confidence", *MEASURES) if not np.isfinite(row.get(n, 0.0))]
     return f"not a finite number: {', '.join(names)}" if names else None

@@ -28,19 +28,20 @@ ROOMS = {
     "images": {"models"},
     "export": {"models", "onnx_metadata"},
     "presets": set(),
+    "measures": set(),
     "classifier": {"models", "onnx_metadata"},
     "perturb": {"ops", "presets"},
-    "metrics": {"ops", "_inputs", "presets", "perturb", "classifier"},
+    "metrics": {"ops", "_inputs", "measures", "presets", "perturb", "classifier"},
     "data": {"images", "models"},
-    "report": {"images", "models", "presets"},
+    "report": {"images", "models", "measures", "presets"},
     "runs": {
         *{"data", "images", "models", "export", "classifier", "presets", "metrics"},
-        *{"explainer", "attribution", "report", "_progress"},
+        *{"explainer", "attribution", "report", "_progress", "measures"},
     },
     "_progress": set(),
     "experiments": {
         *{"runs", "data", "images", "models", "export", "classifier", "presets", "metrics"},
-        *{"explainer", "attribution", "aggregate", "report", "_progress"},
+        *{"explainer", "attribution", "aggregate", "report", "_progress", "measures"},
     },
     "demo": {
         "runs",
@@ -55,7 +56,7 @@ ROOMS = {
     },
     "cli": {
         *{"demo", "runs", "data", "images", "models", "export", "classifier", "presets"},
-        *{"metrics", "explainer", "report", "experiments", "_progress"},
+        *{"metrics", "measures", "explainer", "report", "experiments", "_progress"},
     },
     "__main__": {"cli"},
 }

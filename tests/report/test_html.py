@@ -9,12 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from gag_fast.measures import MEASURES
 from gag_fast.report import html, payload
 from gag_fast.report.command import report, write_report
 from gag_fast.report.compare import against_method, two_runs
 from gag_fast.report.gallery import choose, gallery
 from gag_fast.report.page import focus_method
-from gag_fast.report.reading import METRICS, Run, read_run
+from gag_fast.report.reading import Run, read_run
 from tests.report.made_up_runs import make_run
 
 NASTY = "</script><script>alert(1)</script><img src=x onerror=alert(2)>&\"'\u2028.png"
@@ -40,7 +41,7 @@ def big_run(images: int, methods: int, curves: bool = True) -> Run:
         target=np.repeat(rng.integers(0, 1000, images), methods),
         confidence=np.repeat(rng.random(images), methods),
         ok=np.ones(rows, bool),
-        scores={m.column: rng.random(rows) for m in METRICS[:3]},
+        scores={MEASURES[n].column: rng.random(rows) for n in ("rcap", "dauc", "iauc")},
         curves={"deletion": rng.random((rows, 11), np.float32)} if curves else {},
     )
 
@@ -153,14 +154,14 @@ def test_page_when_everything_failed(tmp_path):
 
 def test_gallery_picks_best_worst_and_random(tmp_path):
     run = read_run(make_run(tmp_path / "a", images=20, pictures=False))
-    groups = choose(run, METRICS[1], "smoothgrad", 3)
+    groups = choose(run, MEASURES["dauc"], "smoothgrad", 3)
     values = run.matrix("dauc")[:, run.methods.index("smoothgrad")]
     order = [run.images[i] for i in np.argsort(values)]
     assert [g.title for g in groups] == ["Best", "Worst", "Random"]
     assert [c.image for c in groups[0].cards] == order[:3]  # DAUC: lower is better
     assert [c.image for c in groups[1].cards] == order[::-1][:3]
     assert not {c.image for c in groups[2].cards} & {*order[:3], *order[-3:]}
-    assert choose(run, METRICS[1], "smoothgrad", 3) == groups
+    assert choose(run, MEASURES["dauc"], "smoothgrad", 3) == groups
 
 
 def test_gallery_without_photographs_or_maps_says_nothing_false(tmp_path):
@@ -168,11 +169,11 @@ def test_gallery_without_photographs_or_maps_says_nothing_false(tmp_path):
     for file in (tmp_path / "a-photos").iterdir():
         file.unlink()
     run = read_run(path)
-    cards = gallery(run, METRICS[0], "vanilla")[0].cards
+    cards = gallery(run, MEASURES["rcap"], "vanilla")[0].cards
     assert all([t.caption for t in c.tiles] == run.methods for c in cards)  # maps alone
     for shard in (path / "maps").iterdir():
         shard.write_bytes(b"broken")
-    assert all(not c.tiles for c in gallery(run, METRICS[0], "vanilla")[0].cards)
+    assert all(not c.tiles for c in gallery(run, MEASURES["rcap"], "vanilla")[0].cards)
 
 
 def test_focus_is_guided_absgrad_at_85(tmp_path):

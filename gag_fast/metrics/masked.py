@@ -1,0 +1,78 @@
+"""RCAP, deletion and insertion: pictures that show some pixels of the image, by saliency."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from gag_fast import perturb
+from gag_fast.metrics.case import Case
+from gag_fast.perturb import Masked, Ranked
+from gag_fast.presets import Preset
+
+# ---- curves --------------------------------------------------------------------------------------
+
+
+def recover(case: Case) -> Masked:
+    """The image restored from its most salient pixels."""
+    counts = perturb.recover_counts(case.ranked, case.preset)
+    return Masked(counts, "image", case.preset.recover_base)
+
+
+def deletion(case: Case) -> Masked:
+    """The most salient pixels deleted first."""
+    counts = perturb.curve_counts(case.ranked, case.preset)
+    return Masked(counts, case.preset.deletion_base, "image")
+
+
+def insertion(case: Case) -> Masked:
+    """The most salient pixels inserted first."""
+    counts = perturb.curve_counts(case.ranked, case.preset)
+    return Masked(counts, "image", case.preset.insertion_base)
+
+
+# ---- measures ------------------------------------------------------------------------------------
+
+
+def rcap(case: Case) -> Tensor:
+    """Eq. 4.1: mean over the percentiles of (share of the saliency kept) x (probability)."""
+    points = case.curves["recover"]
+    share = case.by_map(_shares(case.ranked, points.pixels.flatten(0, 1)))
+    case.extras["partitions"] = share
+    # No saliency at all: 0, whatever is predicted. Not so for NaN, which stays NaN.
+    return (share * points.probabilities.double()).mean(dim=-1)
+
+
+def dauc(case: Case) -> Tensor:
+    """Area under the deletion curve."""
+    return area(case, "deletion")
+
+
+def iauc(case: Case) -> Tensor:
+    """Area under the insertion curve."""
+    return area(case, "insertion")
+
+
+def area(case: Case, curve: str) -> Tensor:
+    """Trapezoid area under a curve, its x axis as the preset says: float64 [B, M]."""
+    points = case.curves[curve]
+    return _area(points.probabilities.double(), points.pixels, case.pixels, case.preset)
+
+
+def _area(curve: Tensor, counts: Tensor, pixels: int, preset: Preset) -> Tensor:
+    if preset.area_width is None:
+        return torch.trapezoid(curve, counts.double() / pixels, dim=-1)
+    inner = curve.sum(dim=-1) - (curve[..., 0] + curve[..., -1]) / 2
+    return preset.area_width * inner / (curve.shape[-1] - 1)
+
+
+def _shares(ranked: Ranked, counts: Tensor) -> Tensor:
+    """Sum of the `count` largest values over the sum of all: float64; 0 where the sum is 0."""
+    shares = torch.empty(counts.shape, dtype=torch.float64, device=counts.device)
+    for row, values in enumerate(ranked.descending):
+        sums = values.double().cumsum(0)
+        count = counts[row]
+        part = torch.where(count > 0, sums[(count - 1).clamp(min=0)], 0.0)
+        shares[row] = torch.where(sums[-1] > 0, part / sums[-1], 0.0)
+    shares[~ranked.finite] = torch.nan
+    return shares
