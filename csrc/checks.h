@@ -49,18 +49,18 @@ inline void check_percents(const std::vector<double>& p, int64_t count, const ch
 inline void check_state(const Tensor& t, const Tensor& like, const char* name, const char* op) {
   STD_TORCH_CHECK(t.dim() == 4 && t.is_contiguous(), op, ": ", name,
                   " must be a contiguous [B,C,H,W] tensor");
-  STD_TORCH_CHECK(t.scalar_type() == like.scalar_type() && is_accumulator(t.scalar_type()), op, ": ",
-                  name, " must be float32 or float64, all state tensors alike");
+  STD_TORCH_CHECK(t.scalar_type() == like.scalar_type() && is_accumulator(t.scalar_type()), op,
+                  ": ", name, " must be float32 or float64, all state tensors alike");
   for (int64_t d = 0; d < 4; ++d) {
     STD_TORCH_CHECK(t.size(d) == like.size(d), op, ": ", name, " differs in size along axis ", d);
   }
 }
 
 // guided_absgrad_from_stats.
-inline void check_statistics(const Tensor& m2, const Tensor& absmean, int64_t count,
+inline void check_statistics(const Tensor& m2, const Tensor& abssum, int64_t count,
                              const std::vector<double>& p, const char* op) {
   check_state(m2, m2, "m2", op);
-  check_state(absmean, m2, "absmean", op);
+  check_state(abssum, m2, "abssum", op);
   STD_TORCH_CHECK(count >= 1, op, ": count must be at least 1, got ", count);
   STD_TORCH_CHECK(m2.numel() > 0, op, ": m2 has an empty axis");
   check_percents(p, count, op);
@@ -68,14 +68,14 @@ inline void check_statistics(const Tensor& m2, const Tensor& absmean, int64_t co
 
 // gradient_stats_.
 inline void check_gradient_stats(const Tensor& shift, const Tensor& mean, const Tensor& m2,
-                                 const Tensor& absmean, const Tensor& grads, int64_t count,
+                                 const Tensor& abssum, const Tensor& grads, int64_t count,
                                  const char* op) {
   check_stack(grads, op);
   STD_TORCH_CHECK(count >= 0, op, ": count must not be negative, got ", count);
   check_state(shift, shift, "shift", op);
   check_state(mean, shift, "mean", op);
   check_state(m2, shift, "m2", op);
-  check_state(absmean, shift, "absmean", op);
+  check_state(abssum, shift, "abssum", op);
   STD_TORCH_CHECK(shift.scalar_type() == accumulator_of(grads.scalar_type()), op,
                   ": the state must be float64 for float64 gradients and float32 for others");
   const int64_t axes[] = {0, 2, 3, 4};

@@ -1,4 +1,4 @@
-// Strides of image batches, and outputs in a chosen memory format. Shared by both backends.
+// Outputs, and strides and memory formats of image batches. Shared by both backends.
 #pragma once
 
 #include <torch/csrc/inductor/aoti_torch/c/shim.h>
@@ -7,8 +7,20 @@
 #include <torch/headeronly/util/shim_utils.h>
 
 #include <cstdint>
+#include <vector>
 
 namespace gag_fast {
+
+// For k maps of each image of a batch of size [B,C,H,W]: [k,B,H,W] or, keep_channels, [k,B,C,H,W].
+inline torch::stable::Tensor new_maps(const torch::stable::Tensor& like,
+                                      torch::headeronly::ScalarType type, int64_t k,
+                                      const std::vector<int64_t>& size, bool keep_channels) {
+  std::vector<int64_t> maps = {k};
+  for (int64_t d = 0; d < 4; ++d) {
+    if (d != 1 || keep_channels) maps.push_back(size[d]);
+  }
+  return torch::stable::new_empty(like, {maps.data(), maps.size()}, type);
+}
 
 // [..,C,H,W] dense with C innermost, by torch's rule: strides of axes of size 1 do not count.
 inline bool is_channels_last(const torch::stable::Tensor& t) {

@@ -10,7 +10,7 @@ value that does. The same holds on CPU and CUDA.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -126,6 +126,15 @@ def _kind(grad: Tensor) -> tuple[object, ...]:
     return grad.shape, grad.dtype, grad.device, grad.layout
 
 
+class Moments(NamedTuple):
+    """Running statistics of every pixel's gradients, `[B,C,H,W]` each (csrc/math/welford.h)."""
+
+    shift: Tensor  # the first gradient
+    mean: Tensor  # of (gradient - shift)
+    m2: Tensor  # sum of squared deviations from the mean; variance = m2 / (count - 1)
+    abssum: Tensor  # sum of |gradient|
+
+
 class GradientStats:
     """Running statistics of gradients: memory does not grow with the number of samples.
 
@@ -146,8 +155,7 @@ class GradientStats:
         self._batched = False
         self._numpy = False
         self._checked: tuple[object, ...] | None = None  # _kind of the last tensor taken in
-        # shift, mean of (g - shift), m2, sum of |g|; each [B,C,H,W]; None until the first sample.
-        self._state: tuple[Tensor, Tensor, Tensor, Tensor] | None = None
+        self._state: Moments | None = None  # until the first sample
 
     def __repr__(self) -> str:
         shape = None if self._state is None else self._shape()
@@ -199,35 +207,33 @@ class GradientStats:
         if other._state is None:
             return
         if self._state is None:
-            self._state = tuple(t.clone() for t in other._state)  # type: ignore[assignment]
+            self._state = Moments(*(t.clone() for t in other._state))
             self._count, self._batched, self._numpy = other._count, other._batched, other._numpy
             return
-        self._check_same(other._state[0], other._batched)
-        shift, mean, m2, abssum = self._state
+        self._check_same(other._state.shift, other._batched)
+        mine, theirs = self._state, other._state
         total = self._count + other._count
         # Distance of the two means. The shifts are gradients of the same pixel, so their difference
         # is exact where it matters: where both are far from zero and close to each other.
-        delta = (other._state[0] - shift).add_(other._state[1]).sub_(mean)
-        mean.add_(delta, alpha=other._count / total)
-        m2.add_(other._state[2])
-        m2.add_(delta.square_(), alpha=self._count * (other._count / total))
-        abssum.add_(other._state[3])
+        delta = (theirs.shift - mine.shift).add_(theirs.mean).sub_(mine.mean)
+        mine.mean.add_(delta, alpha=other._count / total)
+        mine.m2.add_(theirs.m2)
+        mine.m2.add_(delta.square_(), alpha=self._count * (other._count / total))
+        mine.abssum.add_(theirs.abssum)
         self._count = total
 
     def mean(self) -> Any:
         """Mean of the signed gradients, in the shape of a sample."""
-        shift, mean, _, _ = self._require(1, "mean")
-        return self._hand_back(shift + mean)
+        state = self._require(1, "mean")
+        return self._hand_back(state.shift + state.mean)
 
     def absmean(self) -> Any:
         """Absgrad, `mean_n |g|` (Eq. 3.2), in the shape of a sample."""
-        *_, abssum = self._require(1, "absmean")
-        return self._hand_back(abssum / self._count)
+        return self._hand_back(self._require(1, "absmean").abssum / self._count)
 
     def variance(self) -> Any:
         """Unbiased variance of the signed gradients (Eq. 3.3), in the shape of a sample."""
-        _, _, m2, _ = self._require(2, "variance")
-        return self._hand_back(m2 / (self._count - 1))
+        return self._hand_back(self._require(2, "variance").m2 / (self._count - 1))
 
     def guided_absgrad(
         self, p: float | Sequence[float] = 85, normalize: bool = True, channels: str = "sum"
@@ -236,9 +242,9 @@ class GradientStats:
         percents, single = as_percents(p)
         keep = check_channels(channels)
         check_samples(self._count, percents, "count")
-        *_, m2, abssum = self._require(1, "guided_absgrad")
+        state = self._require(1, "guided_absgrad")
         maps = ops.guided_absgrad_from_stats(
-            m2, abssum, self._count, percents, normalize=normalize, keep_channels=keep
+            state.m2, state.abssum, self._count, percents, normalize=normalize, keep_channels=keep
         )
         return _hand_back(maps, single, self._batched, self._numpy)
 
@@ -248,9 +254,10 @@ class GradientStats:
             dtype = torch.float64 if stack.dtype == torch.float64 else torch.float32
             shape = (4, stack.shape[0], *stack.shape[2:])
             with torch.inference_mode(False):  # or it could not be updated outside of it
-                # One block: malloc hands a large one back whole, with its pages already there.
-                state = torch.empty(shape, dtype=dtype, device=stack.device).unbind(0)
-            self._state = state  # type: ignore[assignment]
+                # One block for all four: a freed block this large is handed out again as it is,
+                # with its pages in place.
+                state = torch.empty(shape, dtype=dtype, device=stack.device)
+            self._state = Moments(*state.unbind(0))
             self._batched, self._numpy = batched, numpy
         else:
             self._check_same(stack[:, 0], batched)
@@ -260,13 +267,13 @@ class GradientStats:
 
     def _shape(self) -> list[int]:
         assert self._state is not None
-        shape = list(self._state[0].shape)
+        shape = list(self._state.shift.shape)
         return shape if self._batched else shape[1:]
 
     def _check_same(self, like: Tensor, batched: bool) -> None:
         """Refuses what does not go with the samples so far; `like` is `[B,C,H,W]`."""
         assert self._state is not None
-        mine = self._state[0]
+        mine = self._state.shift
         shape = list(like.shape) if batched else list(like.shape[1:])
         if like.shape != mine.shape or batched != self._batched:
             raise ValueError(f"samples so far are of shape {self._shape()}, got {shape}")
@@ -275,7 +282,7 @@ class GradientStats:
         if (like.dtype == torch.float64) != (mine.dtype == torch.float64):
             raise TypeError(f"statistics accumulate in {mine.dtype}, got {like.dtype}")
 
-    def _require(self, count: int, what: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def _require(self, count: int, what: str) -> Moments:
         if self._state is None or self._count < count:
             raise ValueError(f"{what} needs at least {count} samples, got count = {self._count}")
         return self._state

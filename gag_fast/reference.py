@@ -101,7 +101,7 @@ def guided_absgrad(
 
 
 def gradient_stats_(
-    shift: Tensor, mean: Tensor, m2: Tensor, absmean: Tensor, grads: Tensor, count: int
+    shift: Tensor, mean: Tensor, m2: Tensor, abssum: Tensor, grads: Tensor, count: int
 ) -> None:
     """Welford's recurrence, sample by sample; arguments as the operator's (csrc/schema.cpp)."""
     for i, g in enumerate(_accumulator(grads).unbind(dim=1)):
@@ -109,23 +109,23 @@ def gradient_stats_(
             shift.copy_(g)
             mean.zero_()
             m2.zero_()
-            absmean.copy_(g.abs())
+            abssum.copy_(g.abs())
             continue
         d = g - shift
         delta = d - mean
         mean += delta / (count + i + 1)
         m2 += delta * (d - mean)
-        absmean += g.abs()
+        abssum += g.abs()
 
 
 def guided_absgrad_from_stats(
     m2: Tensor,
-    absmean: Tensor,
+    abssum: Tensor,
     count: int,
     p: Sequence[float],
     normalize: bool = True,
     keep_channels: bool = False,
 ) -> Tensor:
-    """Maps from running statistics of `count` samples; `absmean` is the running sum of |g|."""
+    """Maps from running statistics of `count` samples; `abssum` is the running sum of |g|."""
     values = m2 / (count - 1) if count > 1 else None
-    return _maps(values, absmean / count, p, normalize, keep_channels)
+    return _maps(values, abssum / count, p, normalize, keep_channels)

@@ -4,23 +4,28 @@
 
 namespace gag_fast {
 
-template <typename A>
-const AggregateKernels<A>& aggregate_kernels() {
+namespace {
+
+const AggregateTables& tables() {
 #if defined(__x86_64__)
-  static const AggregateKernels<A>& chosen =
-      *choose(simd_level(), &baseline::aggregate_kernels<A>(), &avx2::aggregate_kernels<A>(),
-              &avx512::aggregate_kernels<A>());
-  return chosen;
+  return *choose(simd_level(), &aggregate_baseline, &aggregate_avx2, &aggregate_avx512);
 #else
-  return baseline::aggregate_kernels<A>();
+  return aggregate_baseline;
 #endif
 }
 
-template const AggregateKernels<float>& aggregate_kernels<float>();
-template const AggregateKernels<double>& aggregate_kernels<double>();
+}  // namespace
 
-// ---- statistics of a pixel range
-// -------------------------------------------------------------------
+template <>
+const AggregateKernels<float>& aggregate_kernels<float>() {
+  return tables().singles;
+}
+template <>
+const AggregateKernels<double>& aggregate_kernels<double>() {
+  return tables().doubles;
+}
+
+// ---- statistics of a pixel range ---------------------------------------------------------------
 
 namespace {
 

@@ -9,7 +9,7 @@
 
 namespace gag_fast {
 
-// Variance (unless nullptr) and absgrad of the pixels [begin, end) of all channels of image b, into
+// Variance (unless nullptr) and absmean of the pixels [begin, end) of all channels of image b, into
 // planar [C, H*W]. taint[c] |= Taint bits. inverse[i] = 1 / (i + 1), n entries.
 template <typename A>
 void summarise_pixels(const StackView& view, int64_t b, int64_t begin, int64_t end,

@@ -1,13 +1,13 @@
-// Bodies of the aggregation kernels. Torch-free. Included once by each guided_absgrad_<level>.cpp,
-// which is compiled with that level's flags and names its namespace in GAG_FAST_ISA.
+// Bodies of cpu/aggregate_table.h, included once per instruction set by aggregate_<level>.cpp; see
+// the rules in cpu/simd.h. Torch-free.
 //
 // Vectors are GCC/Clang vector extensions, so one source serves SSE2, NEON, AVX2 and AVX-512. Every
 // operation is element by element or order-free (minimum, maximum, count), and -ffp-contract=off
 // keeps products and sums apart: every level gives the same bits.
 //
 // Nothing here may be emitted under a name that another level shares (the linker keeps one copy,
-// and it could be the one the CPU cannot run): all is static, always_inline or in the level's
-// namespace, and no std:: template is called.
+// and it could be the one the CPU cannot run): all is in an anonymous namespace or always_inline,
+// and no std:: template is called.
 #pragma once
 
 #include <cstdint>
@@ -21,16 +21,12 @@
 #include <immintrin.h>
 #endif
 
-#ifndef GAG_FAST_ISA
-#error "define GAG_FAST_ISA (baseline, avx2 or avx512) before including this header"
-#endif
-
 // Vectors never cross a function that is really called, so the ABI they would use is no matter.
 #pragma GCC diagnostic ignored "-Wpsabi"
 
 #define GAG_INLINE static inline __attribute__((always_inline))
 
-namespace gag_fast::GAG_FAST_ISA {
+namespace gag_fast {
 namespace {
 
 #if defined(__AVX512F__)
@@ -56,8 +52,7 @@ typedef uint32_t U32 __attribute__((vector_size(kVectorBytes)));
 typedef uint64_t U64 __attribute__((vector_size(kVectorBytes)));
 typedef uint16_t U16Half __attribute__((vector_size(kVectorBytes / 2)));
 
-// ---- elements in memory -> vectors of the accumulator
-// --------------------------------------------
+// ---- elements in memory -> vectors of the accumulator ------------------------------------------
 
 struct F16 {
   uint16_t bits;
@@ -205,7 +200,7 @@ GAG_INLINE unsigned taint_of(Vec<A> variance, Vec<A> absmean) {
          (any_nan<A>(absmean) ? kAbsmeanNotFinite : kClean);
 }
 
-// ---- statistics ------------------------------------------------------------------------------
+// ---- statistics --------------------------------------------------------------------------------
 
 // A run is summarised in blocks of pixels, and a block's samples in groups, so that memory sees
 // a few long reads at a time instead of n short ones: hardware prefetchers follow the former.
@@ -238,7 +233,7 @@ GAG_INLINE void accumulate(Moments<Vec<A>> (&state)[kVectors], const S* grads,
       if (kVariance) {
         next_sample(state[v], g, magnitude_of(g), inv, PlusInMultiplier{});
       } else {
-        state[v].absmean = state[v].absmean + magnitude_of(g);
+        state[v].abssum = state[v].abssum + magnitude_of(g);
       }
     }
   }
@@ -258,7 +253,7 @@ GAG_INLINE void resume(Moments<Vec<A>> (&state)[kVectors], const S* grads, const
                        const A* m2, const A* abssum, int count) {
   for (int v = 0; v < kVectors; ++v) {
     const int64_t at = v * SimdOf<A>::lanes;
-    state[v].absmean = load(abssum + at, count);
+    state[v].abssum = load(abssum + at, count);
     if (!kVariance) continue;
     state[v].shift = load(grads + at, count);
     state[v].mean = load(mean + at, count);
@@ -271,7 +266,7 @@ GAG_INLINE void suspend(const Moments<Vec<A>> (&state)[kVectors], A* mean, A* m2
                         int count) {
   for (int v = 0; v < kVectors; ++v) {
     const int64_t at = v * SimdOf<A>::lanes;
-    store<A>(abssum + at, state[v].absmean, count);
+    store<A>(abssum + at, state[v].abssum, count);
     if (!kVariance) continue;
     store<A>(mean + at, state[v].mean, count);
     store<A>(m2 + at, state[v].m2, count);
@@ -317,8 +312,8 @@ unsigned summarise_run(const S* grads, int64_t sample_stride, int64_t n, int64_t
               for (int v = 0; v < kVectors; ++v) {
                 if (kVariance) state[v].m2 = state[v].m2 / freedom;
                 if (kVariance) taint_variance += state[v].m2 * A(0);
-                state[v].absmean = state[v].absmean / samples;
-                taint_absmean += state[v].absmean * A(0);
+                state[v].abssum = state[v].abssum / samples;
+                taint_absmean += state[v].abssum * A(0);
               }
             }
             suspend<kVariance, kVectors, A>(state, mean + at, m2, abssum, count);
@@ -537,8 +532,7 @@ void two_of_few(const A* values, int64_t count, int64_t i, int64_t j, A* ith, A*
   }
 }
 
-// ---- guide x absgrad, channel sum, min-max
-// -------------------------------------------------------
+// ---- guide x absmean, channel sum, min-max -----------------------------------------------------
 
 template <bool kVariance, typename A>
 GAG_INLINE void blend_run(const A* variance, const A* absmean, int64_t plane_stride,
@@ -600,36 +594,26 @@ void normalise(A* map, int64_t length, A low, A high) {
   });
 }
 
+constexpr AggregateTables kTables = {
+    {{summarise<float, float>, summarise<F16, float>, summarise<BF16, float>, nullptr},
+     {fold<float, float>, fold<F16, float>, fold<BF16, float>, nullptr},
+     finish<float>,
+     take_apart<float>,
+     bracket<float>,
+     two_of_few<float>,
+     blend<float>,
+     normalise<float>},
+    {{nullptr, nullptr, nullptr, summarise<double, double>},
+     {nullptr, nullptr, nullptr, fold<double, double>},
+     finish<double>,
+     take_apart<double>,
+     bracket<double>,
+     two_of_few<double>,
+     blend<double>,
+     normalise<double>},
+};
+
 }  // namespace
-
-template <>
-const AggregateKernels<float>& aggregate_kernels<float>() {
-  static const AggregateKernels<float> table = {
-      {summarise<float, float>, summarise<F16, float>, summarise<BF16, float>, nullptr},
-      {fold<float, float>, fold<F16, float>, fold<BF16, float>, nullptr},
-      finish<float>,
-      take_apart<float>,
-      bracket<float>,
-      two_of_few<float>,
-      blend<float>,
-      normalise<float>};
-  return table;
-}
-
-template <>
-const AggregateKernels<double>& aggregate_kernels<double>() {
-  static const AggregateKernels<double> table = {
-      {nullptr, nullptr, nullptr, summarise<double, double>},
-      {nullptr, nullptr, nullptr, fold<double, double>},
-      finish<double>,
-      take_apart<double>,
-      bracket<double>,
-      two_of_few<double>,
-      blend<double>,
-      normalise<double>};
-  return table;
-}
-
-}  // namespace gag_fast::GAG_FAST_ISA
+}  // namespace gag_fast
 
 #undef GAG_INLINE

@@ -4,13 +4,12 @@
 
 #include <cstdint>
 
+#include "math/taint.h"
+
 namespace gag_fast {
 
 // Element types a gradient stack may have. Accumulation is in double for f64, else in float.
 enum Source : int { kF32 = 0, kF16 = 1, kBF16 = 2, kF64 = 3, kSources = 4 };
-
-// What summarise and finish found in their results, as bits.
-enum Taint : unsigned { kClean = 0, kAbsmeanNotFinite = 1, kVarianceNotFinite = 2 };
 
 // Running statistics of consecutive pixels: pointers to the first of them (math/welford.h).
 template <typename A>
@@ -28,7 +27,7 @@ inline constexpr int64_t kFew = 128;  // as many as two_of_few puts in order
 template <typename A>
 struct AggregateKernels {
   // Eq. 3.2 and 3.3 over n samples of a run. inverse[i] = 1 / (i + 1). variance == nullptr: the
-  // absgrad only. Returns Taint bits.
+  // absmean only. Returns Taint bits.
   unsigned (*summarise[kSources])(const void* grads, int64_t sample_stride, int64_t n,
                                   int64_t length, const A* inverse, A* variance, A* absmean);
 
@@ -37,12 +36,12 @@ struct AggregateKernels {
                          int64_t count, const A* inverse, StatePointers<A> state);
 
   // variance = m2 / (count - 1), absmean = abssum / count: summarise's last step. variance ==
-  // nullptr: the absgrad only. In place is fine. Returns Taint bits.
+  // nullptr: the absmean only. In place is fine. Returns Taint bits.
   unsigned (*finish)(const A* m2, const A* abssum, int64_t count, int64_t length, A* variance,
                      A* absmean);
 
-  // Takes a run of `pixels` x `channels` apart: plane c, `plane_stride` apart, gets value c of
-  // each.
+  // Takes a run of `pixels` pixels of `channels` values each apart: value c goes to plane c, and
+  // planes lie `plane_stride` apart.
   void (*take_apart)(const A* from, int64_t channels, int64_t pixels, A* planes,
                      int64_t plane_stride);
 
@@ -65,19 +64,16 @@ struct AggregateKernels {
 
 inline constexpr int kMaxLanes = 16;
 
-// One per translation unit guided_absgrad_<level>.cpp.
-namespace baseline {
-template <typename A>
-const AggregateKernels<A>& aggregate_kernels();
-}
-namespace avx2 {
-template <typename A>
-const AggregateKernels<A>& aggregate_kernels();
-}
-namespace avx512 {
-template <typename A>
-const AggregateKernels<A>& aggregate_kernels();
-}
+struct AggregateTables {
+  AggregateKernels<float> singles;
+  AggregateKernels<double> doubles;
+};
+
+extern const AggregateTables aggregate_baseline;
+#if defined(__x86_64__)
+extern const AggregateTables aggregate_avx2;
+extern const AggregateTables aggregate_avx512;
+#endif
 
 // The table for this CPU (cpu/simd.h). Call it once outside threads first: it may throw.
 template <typename A>

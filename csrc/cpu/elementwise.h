@@ -27,8 +27,8 @@ struct ElementwiseKernels {
   void (*noise_last_f64)(const double* image, float std, NoiseStream stream, int64_t channels,
                          int64_t pixels, int64_t first, int64_t n, double* out);
 
-  // Sum of the hashes of n elements, `stride` elements apart, at logical indexes index, index + 1,
-  // ..
+  // Sum of the hashes of n elements, `stride` elements apart, whose logical indexes count up from
+  // `index`.
   uint64_t (*hash_f32)(const float* values, int64_t stride, uint32_t index, int64_t n);
   uint64_t (*hash_f64)(const double* values, int64_t stride, uint32_t index, int64_t n);
 

@@ -12,7 +12,7 @@ namespace gag_fast {
 namespace {
 
 template <typename A>
-void fold_all(Tensor& shift, Tensor& mean, Tensor& m2, Tensor& absmean, const Tensor& grads,
+void fold_all(Tensor& shift, Tensor& mean, Tensor& m2, Tensor& abssum, const Tensor& grads,
               int64_t count) {
   aggregate_kernels<A>();  // an unknown GAG_FAST_SIMD throws here rather than in a thread
   const StackView view = view_of(grads);
@@ -29,19 +29,19 @@ void fold_all(Tensor& shift, Tensor& mean, Tensor& m2, Tensor& absmean, const Te
       const int64_t some = std::min(groups - group, last - first);
       fold_pixels<A>(view, b, group * kPixelGroup, std::min((group + some) * kPixelGroup, HW),
                      count, inverse.data(),
-                     {image(shift, b), image(mean, b), image(m2, b), image(absmean, b)});
+                     {image(shift, b), image(mean, b), image(m2, b), image(abssum, b)});
       first += some;
     }
   });
 }
 
-void gradient_stats_(Tensor shift, Tensor mean, Tensor m2, Tensor absmean, const Tensor& grads,
+void gradient_stats_(Tensor shift, Tensor mean, Tensor m2, Tensor abssum, const Tensor& grads,
                      int64_t count) {
-  check_gradient_stats(shift, mean, m2, absmean, grads, count, "gradient_stats_");
+  check_gradient_stats(shift, mean, m2, abssum, grads, count, "gradient_stats_");
   if (shift.scalar_type() == ScalarType::Double) {
-    fold_all<double>(shift, mean, m2, absmean, grads, count);
+    fold_all<double>(shift, mean, m2, abssum, grads, count);
   } else {
-    fold_all<float>(shift, mean, m2, absmean, grads, count);
+    fold_all<float>(shift, mean, m2, abssum, grads, count);
   }
 }
 

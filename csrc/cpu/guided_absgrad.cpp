@@ -1,4 +1,4 @@
-// guided_absgrad and guided_absgrad_from_stats on the CPU. See csrc/README.md for the plan.
+// guided_absgrad and guided_absgrad_from_stats on the CPU. csrc/README.md says how and why.
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
@@ -15,6 +15,7 @@
 #include "cpu/select.h"
 #include "cpu/stack_tensor.h"
 #include "math/percentile.h"
+#include "strided.h"
 
 namespace gag_fast {
 namespace {
@@ -86,28 +87,20 @@ void find_thresholds(const Job<A>& job, Workspace<A>& work, const std::vector<A*
   });
 }
 
-// Whether channel c has no place in a map of percent j (README.md, "Not finite").
-template <typename A>
-bool spoils(const Job<A>& job, const Workspace<A>& work, int64_t j, int64_t c) {
-  const unsigned fatal =
-      job.p[j] == 0.0 ? kAbsmeanNotFinite : kAbsmeanNotFinite | kVarianceNotFinite;
-  return (work.taint[c] & fatal) != 0;
-}
-
 // nullptr where p = 0 makes the guide 1 whatever the variance.
 template <typename A>
 const A* guiding_variance(const Job<A>& job, const Workspace<A>& work, int64_t j) {
   return job.p[j] == 0.0 ? nullptr : work.variance;
 }
 
-// channels="keep": guide x absgrad of every channel.
+// channels="keep": guide x absmean of every channel.
 template <typename A, typename Loop>
 void write_channels(const Job<A>& job, int64_t b, Workspace<A>& work, const Loop& loop) {
   const int64_t k = static_cast<int64_t>(job.p.size());
   loop.items(k * job.C, [&](int64_t item) {
     const int64_t j = item / job.C, c = item % job.C;
     A* row = job.map(j, b) + c * job.HW;
-    if (spoils(job, work, j, c)) {
+    if (spoils(work.taint[c], job.p[j] != 0.0)) {
       std::fill(row, row + job.HW, std::numeric_limits<A>::quiet_NaN());
       return;
     }
@@ -128,7 +121,7 @@ void widen(A& extreme, A value, Further further) {
   }
 }
 
-// channels="sum": guide x absgrad, added over channels, and each map's range.
+// channels="sum": guide x absmean, added over channels, and each map's range.
 template <typename A, typename Loop>
 void write_sums(const Job<A>& job, int64_t b, Workspace<A>& work, const std::vector<char>& spoiled,
                 const Loop& loop) {
@@ -183,7 +176,7 @@ void write_maps(const Job<A>& job, int64_t b, Workspace<A>& work, const std::vec
   if (job.keep_channels) return write_channels(job, b, work, loop);
   std::vector<char> spoiled(job.p.size(), 0);
   for (size_t j = 0; j < spoiled.size(); ++j) {
-    for (int64_t c = 0; c < job.C; ++c) spoiled[j] |= spoils(job, work, j, c);
+    for (int64_t c = 0; c < job.C; ++c) spoiled[j] |= spoils(work.taint[c], job.p[j] != 0.0);
   }
   write_sums(job, b, work, spoiled, loop);
   finish_sums(job, b, work, spoiled, loop);
@@ -262,13 +255,6 @@ Job<A> make_job(Tensor& out, int64_t B, int64_t C, int64_t HW, const std::vector
   return job;
 }
 
-Tensor new_maps(const Tensor& like, ScalarType type, int64_t k, int64_t B, int64_t C, int64_t H,
-                int64_t W, bool keep_channels) {
-  const std::vector<int64_t> size =
-      keep_channels ? std::vector<int64_t>{k, B, C, H, W} : std::vector<int64_t>{k, B, H, W};
-  return torch::stable::new_empty(like, {size.data(), size.size()}, type);
-}
-
 template <typename A>
 void from_stack(const Tensor& grads, const std::vector<double>& p, bool normalize,
                 bool keep_channels, Tensor& out) {
@@ -282,12 +268,12 @@ void from_stack(const Tensor& grads, const std::vector<double>& p, bool normaliz
 }
 
 template <typename A>
-void from_stats(const Tensor& m2, const Tensor& absmean, int64_t count,
-                const std::vector<double>& p, bool normalize, bool keep_channels, Tensor& out) {
+void from_stats(const Tensor& m2, const Tensor& abssum, int64_t count, const std::vector<double>& p,
+                bool normalize, bool keep_channels, Tensor& out) {
   const int64_t B = m2.size(0), C = m2.size(1), HW = m2.size(2) * m2.size(3);
   const auto job = make_job<A>(out, B, C, HW, p, normalize, keep_channels);
   const A* squares = static_cast<const A*>(m2.const_data_ptr());
-  const A* sums = static_cast<const A*>(absmean.const_data_ptr());
+  const A* sums = static_cast<const A*>(abssum.const_data_ptr());
   const AggregateKernels<A>& kernels = aggregate_kernels<A>();
   run(job, B,
       [&](int64_t b, int64_t begin, int64_t end, const Workspace<A>& work, unsigned* taint) {
@@ -305,8 +291,9 @@ Tensor guided_absgrad(const Tensor& grads, std::vector<double> p, bool normalize
   check_stack(grads, "guided_absgrad");
   check_percents(p, grads.size(1), "guided_absgrad");
   const ScalarType type = accumulator_of(grads.scalar_type());
-  Tensor out = new_maps(grads, type, static_cast<int64_t>(p.size()), grads.size(0), grads.size(2),
-                        grads.size(3), grads.size(4), keep_channels);
+  Tensor out =
+      new_maps(grads, type, static_cast<int64_t>(p.size()),
+               {grads.size(0), grads.size(2), grads.size(3), grads.size(4)}, keep_channels);
   if (type == ScalarType::Double) {
     from_stack<double>(grads, p, normalize, keep_channels, out);
   } else {
@@ -315,15 +302,15 @@ Tensor guided_absgrad(const Tensor& grads, std::vector<double> p, bool normalize
   return out;
 }
 
-Tensor guided_absgrad_from_stats(const Tensor& m2, const Tensor& absmean, int64_t count,
+Tensor guided_absgrad_from_stats(const Tensor& m2, const Tensor& abssum, int64_t count,
                                  std::vector<double> p, bool normalize, bool keep_channels) {
-  check_statistics(m2, absmean, count, p, "guided_absgrad_from_stats");
-  Tensor out = new_maps(m2, m2.scalar_type(), static_cast<int64_t>(p.size()), m2.size(0),
-                        m2.size(1), m2.size(2), m2.size(3), keep_channels);
+  check_statistics(m2, abssum, count, p, "guided_absgrad_from_stats");
+  Tensor out = new_maps(m2, m2.scalar_type(), static_cast<int64_t>(p.size()),
+                        {m2.size(0), m2.size(1), m2.size(2), m2.size(3)}, keep_channels);
   if (m2.scalar_type() == ScalarType::Double) {
-    from_stats<double>(m2, absmean, count, p, normalize, keep_channels, out);
+    from_stats<double>(m2, abssum, count, p, normalize, keep_channels, out);
   } else {
-    from_stats<float>(m2, absmean, count, p, normalize, keep_channels, out);
+    from_stats<float>(m2, abssum, count, p, normalize, keep_channels, out);
   }
   return out;
 }

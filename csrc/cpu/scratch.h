@@ -1,8 +1,9 @@
 // Working memory that is kept from call to call. Torch-free.
 //
-// What malloc gets back at the top of its heap it returns to the kernel, and the next call pays for
-// every page anew: for one image of 224 x 224, more than the aggregation itself. So the last block
-// used is kept, if it is not large; calls that run at the same time allocate their own.
+// Freed memory at the end of the heap goes back to the operating system, and the next call pays for
+// each of its pages again: for one image of 224 x 224 that takes longer than the aggregation. So
+// the block that was used last is kept, unless it is large. Calls that run at the same time
+// allocate their own.
 #pragma once
 
 #include <atomic>

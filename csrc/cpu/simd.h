@@ -1,5 +1,5 @@
 // Which of the compiled variants of a CPU kernel runs. A kernel's source is included by up to three
-// translation units, <op>_baseline.cpp (or <op>.cpp), <op>_avx2.cpp and <op>_avx512.cpp, which
+// translation units, <kernels>_baseline.cpp, <kernels>_avx2.cpp and <kernels>_avx512.cpp, which
 // CMake compiles for their instruction set; the operator picks one of the three at run time.
 //
 // Two rules for those files, or a machine without AVX-512 may be handed AVX-512 code:

@@ -18,15 +18,16 @@
 // bodies are the same source.
 //
 // What a body may ask of its block:
-//   index()               blockIdx.x
-//   shared<T>(offset)     T[] at a byte offset of the block's shared memory
-//   watched(pointer)      the same pointer, and the emulation watches accesses through it: for
-//                         global memory by which threads or blocks speak to one another
-//   atomic_add, atomic_or, atomic_max(pointer, value)   shared or global; add returns the old value
-//   fresh(pointer)        reads global memory that another block may have written: past the L1
-//   cache arrive(counter, n)    a release, a count, an acquire: true in the last of n blocks to
-//   call it,
-//                         which then sees what the others wrote before. After a phase
+//   index()             which block of the launch this is (blockIdx.x)
+//   shared<T>(offset)   T[] at a byte offset of the block's shared memory
+//   watched(pointer)    the same pointer. The emulation watches the accesses made through it: for
+//                       global memory by which threads or blocks speak to one another
+//   atomic_add, atomic_or, atomic_max(pointer, value)
+//                       on shared or global memory; atomic_add returns the old value
+//   fresh(pointer)      reads global memory that another block may have written, past the L1 cache
+//   arrive(counter, n)  called by all n blocks of a group, each after a phase: publishes what the
+//                       block wrote, and counts it. True in the last block to call, which from then
+//                       on sees what all the others published
 #pragma once
 
 #include <cstdint>

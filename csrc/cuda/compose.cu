@@ -1,7 +1,7 @@
 // compose_ on CUDA: one thread per four neighbours in memory. Ranks and sources are small beside
 // the masked copies and stay in the second-level cache, so the traffic is one write of the output.
 //
-// The slots are on the device: their indexes are checked before the upload (gag_fast/perturb.py);
+// The slots are on the device: their indexes are checked before the upload (gag_fast/perturb/);
 // checking here would synchronise. A slot out of range gives a copy of NaN.
 #include <torch/csrc/stable/library.h>
 

@@ -10,22 +10,22 @@
 namespace gag_fast {
 namespace {
 
-void gradient_stats_(Tensor shift, Tensor mean, Tensor m2, Tensor absmean, const Tensor& grads,
+void gradient_stats_(Tensor shift, Tensor mean, Tensor m2, Tensor abssum, const Tensor& grads,
                      int64_t count) {
   constexpr const char* kOp = "gradient_stats_";
-  check_gradient_stats(shift, mean, m2, absmean, grads, count, kOp);
+  check_gradient_stats(shift, mean, m2, abssum, grads, count, kOp);
   const CudaScope scope(grads, kOp);
   scope.check_device(shift, "shift");
   scope.check_device(mean, "mean");
   scope.check_device(m2, "m2");
-  scope.check_device(absmean, "absmean");
+  scope.check_device(abssum, "abssum");
   cuda::GpuDevice device(scope);
   cuda::for_gradient_type(grads.scalar_type(), [&]<typename S>() {
     const auto state = [](Tensor& t) {
       return static_cast<cuda::Accumulator<S>*>(t.mutable_data_ptr());
     };
     cuda::gradient_stats_on(device, cuda::stack_of<S>(grads), count, state(shift), state(mean),
-                            state(m2), state(absmean));
+                            state(m2), state(abssum));
   });
 }
 

@@ -1,5 +1,5 @@
 // guided_absgrad and guided_absgrad_from_stats on CUDA: memory and checks. The kernels and their
-// order are in guided_absgrad.h; csrc/README.md has the plan and the bytes.
+// order are in guided_absgrad.h; csrc/README.md says what they cost.
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
@@ -10,19 +10,10 @@
 #include "cuda/device.h"
 #include "cuda/guided_absgrad.h"
 #include "cuda/launch.h"
+#include "strided.h"
 
 namespace gag_fast {
 namespace {
-
-// [k,B,H,W] or, keep_channels, [k,B,C,H,W]; size is that of one image batch [B,C,H,W].
-Tensor new_maps(const Tensor& like, ScalarType type, const std::vector<int64_t>& size, int64_t k,
-                bool keep_channels) {
-  std::vector<int64_t> maps = {k};
-  for (int64_t d = 0; d < 4; ++d) {
-    if (d != 1 || keep_channels) maps.push_back(size[d]);
-  }
-  return torch::stable::new_empty(like, {maps.data(), maps.size()}, type);
-}
 
 Tensor guided_absgrad(const Tensor& grads, std::vector<double> p, bool normalize,
                       bool keep_channels) {
@@ -31,8 +22,8 @@ Tensor guided_absgrad(const Tensor& grads, std::vector<double> p, bool normalize
   const CudaScope scope(grads, "guided_absgrad");
   const int64_t B = grads.size(0), n = grads.size(1), C = grads.size(2);
   const int64_t H = grads.size(3), W = grads.size(4);
-  Tensor out = new_maps(grads, accumulator_of(grads.scalar_type()), {B, C, H, W},
-                        static_cast<int64_t>(p.size()), keep_channels);
+  Tensor out = new_maps(grads, accumulator_of(grads.scalar_type()), static_cast<int64_t>(p.size()),
+                        {B, C, H, W}, keep_channels);
   const cuda::Request request{B, C, H * W, n, std::move(p), normalize, keep_channels};
   cuda::GpuDevice device(scope);
   cuda::for_gradient_type(grads.scalar_type(), [&]<typename S>() {
@@ -45,21 +36,21 @@ Tensor guided_absgrad(const Tensor& grads, std::vector<double> p, bool normalize
   return out;
 }
 
-Tensor guided_absgrad_from_stats(const Tensor& m2, const Tensor& absmean, int64_t count,
+Tensor guided_absgrad_from_stats(const Tensor& m2, const Tensor& abssum, int64_t count,
                                  std::vector<double> p, bool normalize, bool keep_channels) {
-  check_statistics(m2, absmean, count, p, "guided_absgrad_from_stats");
+  check_statistics(m2, abssum, count, p, "guided_absgrad_from_stats");
   const CudaScope scope(m2, "guided_absgrad_from_stats");
-  scope.check_device(absmean, "absmean");
+  scope.check_device(abssum, "abssum");
   const int64_t B = m2.size(0), C = m2.size(1), H = m2.size(2), W = m2.size(3);
   Tensor out =
-      new_maps(m2, m2.scalar_type(), {B, C, H, W}, static_cast<int64_t>(p.size()), keep_channels);
+      new_maps(m2, m2.scalar_type(), static_cast<int64_t>(p.size()), {B, C, H, W}, keep_channels);
   const cuda::Request request{B, C, H * W, count, std::move(p), normalize, keep_channels};
   cuda::GpuDevice device(scope);
   const auto run = [&]<typename A>(A) {
     const cuda::Workspace plan = cuda::plan_workspace<A>(request, false);
     Tensor memory = workspace(m2, plan.bytes);
     cuda::guided_absgrad_from_stats_on(device, static_cast<const A*>(m2.const_data_ptr()),
-                                       static_cast<const A*>(absmean.const_data_ptr()), request,
+                                       static_cast<const A*>(abssum.const_data_ptr()), request,
                                        plan, memory.mutable_data_ptr(),
                                        static_cast<A*>(out.mutable_data_ptr()));
   };

@@ -2,10 +2,10 @@
 // guided_absgrad.cu runs it on a GPU, emulation/harness.cpp on the CPU.
 //
 //   memset      counters (a few KB per row)
-//   Statistics  stack -> m2, sum of |g|, first-digit counts        or Summarise, from statistics
+//   Statistics  stack -> m2, abssum of |g|, first-digit counts        or Summarise, from statistics
 //   Selection   m2 -> one threshold per row and percent            (once per 64 percents)
-//   ChannelSum  m2, sum -> maps, their ranges                      or EachChannel: channels="keep"
-//   Normalise   maps in place
+//   ChannelSum  m2, abssum -> maps, their ranges                      or EachChannel:
+//   channels="keep" Normalise   maps in place
 //
 // p = 0 alone skips Selection, m2 and the counts. A `Device` offers launch(kernel, blocks),
 // zero(pointer, bytes) and multiprocessors(), all on one stream.
@@ -45,10 +45,10 @@ struct Request {
 // Everything before `zeroed` must be 0 at the start.
 struct Workspace {
   int64_t histogram, taint, found, arrived, range, zeroed;
-  int64_t thresholds, candidates, m2, sum, bytes;
+  int64_t thresholds, candidates, m2, abssum, bytes;
 };
 
-// own_statistics: m2 and sum are to be computed, not given.
+// own_statistics: m2 and abssum are to be computed, not given.
 template <typename A>
 Workspace plan_workspace(const Request& request, bool own_statistics) {
   const int64_t rows = request.rows();
@@ -70,7 +70,7 @@ Workspace plan_workspace(const Request& request, bool own_statistics) {
   w.thresholds = take(request.guides(), rows * request.percents() * sizeof(A));
   w.candidates = take(select_long, rows * request.pixels * sizeof(A));
   w.m2 = take(own_statistics && request.guides(), rows * request.pixels * sizeof(A));
-  w.sum = take(own_statistics, rows * request.pixels * sizeof(A));
+  w.abssum = take(own_statistics, rows * request.pixels * sizeof(A));
   w.bytes = at;
   return w;
 }
@@ -109,8 +109,7 @@ void check_sizes(const Stack<S>& stack) {
   }
 }
 
-// ---- the stages
-// ----------------------------------------------------------------------------------
+// ---- the stages --------------------------------------------------------------------------------
 
 // Launches a kernel that reads the stack; `rest` are its members after stack and tiles.
 template <template <typename, Layout> class Kernel, Layout kLayout, typename S, typename Device,
@@ -201,11 +200,11 @@ void launch_maps(Device& device, const Request& request, const Summaries<A>& fro
 // Everything after the statistics and their summary.
 template <typename A, typename Device>
 void make_maps(Device& device, const Request& request, const Workspace& w, void* workspace,
-               const A* m2, const A* sum, A* out) {
+               const A* m2, const A* abssum, A* out) {
   if (request.guides()) launch_selection<A>(device, request, w, workspace, m2);
   Summaries<A> from{};
   from.m2 = request.guides() ? m2 : nullptr;
-  from.sum = sum;
+  from.abssum = abssum;
   from.thresholds = at_offset<A>(workspace, w.thresholds);
   from.taint = at_offset<uint32_t>(workspace, w.taint);
   from.percents = request.percents();
@@ -215,7 +214,7 @@ void make_maps(Device& device, const Request& request, const Workspace& w, void*
   from.freedom = static_cast<A>(request.count - 1);
   Range<A>* ranges = request.ranges() ? at_offset<Range<A>>(workspace, w.range) : nullptr;
   const auto aligned = [](const void* p) { return reinterpret_cast<uintptr_t>(p) % 16 == 0; };
-  if (request.pixels % kWide<A> == 0 && aligned(m2) && aligned(sum) && aligned(out)) {
+  if (request.pixels % kWide<A> == 0 && aligned(m2) && aligned(abssum) && aligned(out)) {
     launch_maps<kWide<A>>(device, request, from, ranges, out);
   } else {
     launch_maps<1>(device, request, from, ranges, out);
@@ -229,8 +228,7 @@ RowSummary row_summary(const Request& request, const Workspace& w, void* workspa
           at_offset<uint32_t>(workspace, w.taint)};
 }
 
-// ---- the operators
-// -------------------------------------------------------------------------------
+// ---- the operators -----------------------------------------------------------------------------
 
 // guided_absgrad. `out` is [k,B,HW] or, keep_channels, [k,B,C,HW].
 template <typename S, typename Device>
@@ -239,37 +237,38 @@ void guided_absgrad_on(Device& device, const Stack<S>& stack, const Request& req
   using A = Accumulator<S>;
   check_sizes(stack);
   A* m2 = request.guides() ? at_offset<A>(workspace, w.m2) : nullptr;
-  A* sum = at_offset<A>(workspace, w.sum);
+  A* abssum = at_offset<A>(workspace, w.abssum);
   const RowSummary rows = row_summary<A>(request, w, workspace);
   device.zero(workspace, w.zeroed);
-  launch_over<Statistics>(device, layout_of(stack), stack, m2, sum, rows);
-  make_maps<A>(device, request, w, workspace, m2, sum, out);
+  launch_over<Statistics>(device, layout_of(stack), stack, m2, abssum, rows);
+  make_maps<A>(device, request, w, workspace, m2, abssum, out);
 }
 
-// guided_absgrad_from_stats: m2 and sum [B,C,HW], contiguous.
+// guided_absgrad_from_stats: m2 and abssum [B,C,HW], contiguous.
 template <typename A, typename Device>
-void guided_absgrad_from_stats_on(Device& device, const A* m2, const A* sum, const Request& request,
-                                  const Workspace& w, void* workspace, A* out) {
+void guided_absgrad_from_stats_on(Device& device, const A* m2, const A* abssum,
+                                  const Request& request, const Workspace& w, void* workspace,
+                                  A* out) {
   const Tiles tiles = make_tiles(device, request.rows(), request.pixels, Summarise<A>::kThreads);
   device.zero(workspace, w.zeroed);
-  launch(device, Summarise<A>{m2, sum, tiles, row_summary<A>(request, w, workspace)},
+  launch(device, Summarise<A>{m2, abssum, tiles, row_summary<A>(request, w, workspace)},
          request.rows() * tiles.blocks);
-  make_maps<A>(device, request, w, workspace, m2, sum, out);
+  make_maps<A>(device, request, w, workspace, m2, abssum, out);
 }
 
 // gradient_stats_: the state arrays are [B,C,HW], contiguous.
 template <typename S, typename Device>
 void gradient_stats_on(Device& device, const Stack<S>& stack, int64_t count, Accumulator<S>* shift,
-                       Accumulator<S>* mean, Accumulator<S>* m2, Accumulator<S>* sum) {
+                       Accumulator<S>* mean, Accumulator<S>* m2, Accumulator<S>* abssum) {
   check_sizes(stack);
   // The state is contiguous; its 16-byte stores need its addresses to be multiples of 16.
   const auto aligned = [](const void* p) { return reinterpret_cast<uintptr_t>(p) % 16 == 0; };
   Layout layout = layout_of(stack);
   if (layout == Layout::kPlanes &&
-      !(aligned(shift) && aligned(mean) && aligned(m2) && aligned(sum))) {
+      !(aligned(shift) && aligned(mean) && aligned(m2) && aligned(abssum))) {
     layout = Layout::kScattered;
   }
-  launch_over<Fold>(device, layout, stack, count, shift, mean, m2, sum);
+  launch_over<Fold>(device, layout, stack, count, shift, mean, m2, abssum);
 }
 
 }  // namespace gag_fast::cuda

@@ -1,4 +1,4 @@
-// Kernels that turn statistics and thresholds into maps: guide x absgrad, channel sum, min-max.
+// Kernels that turn statistics and thresholds into maps: guide x absmean, channel sum, min-max.
 // Torch-free; see block.h for how they are written.
 #pragma once
 
@@ -17,7 +17,7 @@ namespace gag_fast::cuda {
 template <typename A>
 struct Summaries {
   const A* m2;            // [rows, pixels]; null: every p is 0
-  const A* sum;           // [rows, pixels], of |gradient|
+  const A* abssum;        // [rows, pixels], of |gradient|
   const A* thresholds;    // [rows, percents]; null with m2
   const uint32_t* taint;  // [rows]
   int64_t percents, channels, pixels;
@@ -29,14 +29,13 @@ struct Summaries {
 
   // The policy for gradients that are not finite: a variance counts only where it is used.
   GAG_BODY bool tainted(int64_t row, A threshold) const {
-    return (taint[row] & kAbsgradNotFinite) ||
-           (threshold != kNoThreshold<A> && (taint[row] & kVarianceNotFinite));
+    return spoils(taint[row], threshold != kNoThreshold<A>);
   }
 };
 
 template <typename A>
-GAG_BODY A guided_absgrad(A variance, A absgrad, A threshold) {
-  return threshold == kNoThreshold<A> ? absgrad : guided(variance, absgrad, threshold);
+GAG_BODY A guided_absgrad(A variance, A absmean, A threshold) {
+  return threshold == kNoThreshold<A> ? absmean : guided(variance, absmean, threshold);
 }
 
 template <typename A>
@@ -96,13 +95,13 @@ struct ChannelSum {
       bool tainted[kTogether] = {};
       for (int64_t c = 0; inside && c < from.channels; ++c) {
         const int64_t row = first_row + c, at = row * from.pixels + pixel;
-        const auto sums = load_lanes<true, kLanes>(from.sum + at);
+        const auto sums = load_lanes<true, kLanes>(from.abssum + at);
         Lanes<A, kLanes> squares{};
         if (from.m2) squares = load_lanes<true, kLanes>(from.m2 + at);
-        Lanes<A, kLanes> variances, absgrads;
+        Lanes<A, kLanes> variances, absmeans;
         GAG_UNROLL
         for (int l = 0; l < kLanes; ++l) {
-          absgrads.lane[l] = sums.lane[l] / from.samples;
+          absmeans.lane[l] = sums.lane[l] / from.samples;
           variances.lane[l] = squares.lane[l] / from.freedom;
         }
         GAG_UNROLL
@@ -112,7 +111,7 @@ struct ChannelSum {
           tainted[g] |= from.tainted(row, threshold);
           GAG_UNROLL
           for (int l = 0; l < kLanes; ++l) {
-            const A term = guided_absgrad(variances.lane[l], absgrads.lane[l], threshold);
+            const A term = guided_absgrad(variances.lane[l], absmeans.lane[l], threshold);
             total[g].lane[l] = c == 0 ? term : total[g].lane[l] + term;
           }
         }
@@ -165,7 +164,7 @@ struct ChannelSum {
   }
 };
 
-// Guide x absgrad of every channel, [percents, rows, pixels]: channels="keep". Tainted rows are
+// channels="keep": guide x absmean of every channel, [percents, rows, pixels]; tainted rows are
 // NaN.
 template <typename A, int kLanes>
 struct EachChannel {
@@ -187,13 +186,13 @@ struct EachChannel {
           (static_cast<int64_t>(block.index() % blocks_per_row) * kThreads + t) * kLanes;
       if (pixel >= from.pixels) return;
       const int64_t at = row * from.pixels + pixel;
-      const auto sums = load_lanes<true, kLanes>(from.sum + at);
+      const auto sums = load_lanes<true, kLanes>(from.abssum + at);
       Lanes<A, kLanes> squares{};
       if (from.m2) squares = load_lanes<true, kLanes>(from.m2 + at);
-      Lanes<A, kLanes> variances, absgrads;
+      Lanes<A, kLanes> variances, absmeans;
       GAG_UNROLL
       for (int l = 0; l < kLanes; ++l) {
-        absgrads.lane[l] = sums.lane[l] / from.samples;
+        absmeans.lane[l] = sums.lane[l] / from.samples;
         variances.lane[l] = squares.lane[l] / from.freedom;
       }
       for (int64_t p = 0; p < from.percents; ++p) {
@@ -203,7 +202,7 @@ struct EachChannel {
         GAG_UNROLL
         for (int l = 0; l < kLanes; ++l) {
           values.lane[l] = tainted ? not_a_number<A>()
-                                   : guided_absgrad(variances.lane[l], absgrads.lane[l], threshold);
+                                   : guided_absgrad(variances.lane[l], absmeans.lane[l], threshold);
         }
         store_lanes<false>(out + p * rows * from.pixels + at, values);
       }

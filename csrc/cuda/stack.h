@@ -14,8 +14,7 @@
 
 namespace gag_fast::cuda {
 
-// ---- element types, as their bits
-// ----------------------------------------------------------------
+// ---- element types, as their bits --------------------------------------------------------------
 
 struct Float16 {
   uint16_t bits;
@@ -52,8 +51,7 @@ GAG_BODY float widen(Float16 x) {
 #endif
 }
 
-// ---- several neighbours at once
-// ------------------------------------------------------------------
+// ---- several neighbours at once ----------------------------------------------------------------
 
 template <typename T>
 inline constexpr int kWide = 16 / static_cast<int>(sizeof(T));
@@ -117,8 +115,7 @@ GAG_BODY void store_lanes(T* to, const Lanes<T, kLanes>& values) {
 #endif
 }
 
-// ---- where the elements lie
-// ----------------------------------------------------------------------
+// ---- where the elements lie --------------------------------------------------------------------
 
 // [B,n,C,H,W] with any strides (in elements).
 template <typename S>
@@ -130,9 +127,8 @@ struct Stack {
 
 // How the threads share the elements of one sample of one image.
 //   kPlanes       each channel is dense (NCHW): a thread owns consecutive pixels of one channel
-//   kInterleaved  channels innermost (channels_last): a thread owns consecutive elements, so
-//   several
-//                 channels of one or two pixels; for few channels (kMostInterleaved)
+//   kInterleaved  channels innermost (channels_last): a thread owns consecutive elements, that is
+//                 several channels of one or two pixels; for up to kMostInterleaved channels
 //   kScattered    anything else, or dense but not in multiples of 16 bytes: one element per thread
 enum class Layout { kPlanes, kInterleaved, kScattered };
 

@@ -8,6 +8,7 @@
 #include "cuda/block.h"
 #include "cuda/stack.h"
 #include "math/percentile.h"
+#include "math/taint.h"
 #include "math/welford.h"
 
 namespace gag_fast::cuda {
@@ -21,9 +22,6 @@ template <typename A>
 GAG_BODY uint32_t first_digit(Key<A> key) {
   return static_cast<uint32_t>(key >> (KeyOf<A>::bits - kFirstDigitBits));
 }
-
-// What a row's gradients hold that is not a number or is infinite (the policy: csrc/README.md).
-enum Taint : uint32_t { kAbsgradNotFinite = 1, kVarianceNotFinite = 2 };
 
 // Per row: counts of first digits of m2 [rows, kFirstBins] (null: do not count) and Taint bits.
 // Zero at launch. m2 orders as the variance does: dividing by n - 1 keeps <=.
@@ -59,9 +57,9 @@ class SharedSummary {
   }
 
   template <typename A>
-  GAG_BODY void add(int row, A m2, A sum) {
+  GAG_BODY void add(int row, A m2, A abssum) {
     const uint32_t taint =
-        (not_finite(sum) ? kAbsgradNotFinite : 0u) | (not_finite(m2) ? kVarianceNotFinite : 0u);
+        (not_finite(abssum) ? kAbsmeanNotFinite : 0u) | (not_finite(m2) ? kVarianceNotFinite : 0u);
     if (taint) block_.atomic_or(taint_ + row, taint);
     if (to_.histogram) {
       block_.atomic_add(bins_ + (row * kFirstBins + first_digit<A>(order_key(m2))), 1u);
@@ -242,7 +240,7 @@ GAG_BODY Lanes<A, kLanes> gather(const A* from, int64_t channels, int64_t pixels
 }
 
 // Sum of squared deviations and sum of magnitudes of every pixel, [B,C,H,W] each, with the rows'
-// summary. m2 may be null: then only the absgrad is wanted (every p is 0).
+// summary. m2 may be null: then only the absmean is wanted (every p is 0).
 template <typename S, Layout kLayout>
 struct Statistics {
   using A = Accumulator<S>;
@@ -253,7 +251,7 @@ struct Statistics {
   Stack<S> stack;
   Tiles tiles;
   A* m2;
-  A* sum;
+  A* abssum;
   RowSummary rows;
 
   int rows_per_block() const {
@@ -291,11 +289,11 @@ struct Statistics {
         GAG_UNROLL
         for (int l = 0; l < kLanes; ++l) {
           squares.lane[l] = state[l].m2;
-          magnitudes.lane[l] = state[l].absmean;
+          magnitudes.lane[l] = state[l].abssum;
         }
         if (m2) scatter<kLayout>(m2, channels, pixels, group, element, squares);
         // The selection reads m2 next, and finds it in the L2 cache if the sums leave it room.
-        scatter<kLayout, true>(sum, channels, pixels, group, element, magnitudes);
+        scatter<kLayout, true>(abssum, channels, pixels, group, element, magnitudes);
         each_lane<kLayout, kLanes>(channels, pixels, group, element, [&](int l, int row, int64_t) {
           summary.add(row, squares.lane[l], magnitudes.lane[l]);
         });
@@ -320,7 +318,7 @@ struct Fold {
   A* shift;
   A* mean;
   A* m2;
-  A* sum;
+  A* abssum;
 
   int shared_bytes() const { return kInverses * static_cast<int>(sizeof(A)); }
 
@@ -349,7 +347,7 @@ struct Fold {
           shifts = gather<kLayout, kLanes>(shift, channels, pixels, group, element);
           means = gather<kLayout, kLanes>(mean, channels, pixels, group, element);
           squares = gather<kLayout, kLanes>(m2, channels, pixels, group, element);
-          magnitudes = gather<kLayout, kLanes>(sum, channels, pixels, group, element);
+          magnitudes = gather<kLayout, kLanes>(abssum, channels, pixels, group, element);
           GAG_UNROLL
           for (int l = 0; l < kLanes; ++l) {
             state[l] = {shifts.lane[l], means.lane[l], squares.lane[l], magnitudes.lane[l]};
@@ -360,11 +358,11 @@ struct Fold {
         for (int l = 0; l < kLanes; ++l) {
           means.lane[l] = state[l].mean;
           squares.lane[l] = state[l].m2;
-          magnitudes.lane[l] = state[l].absmean;
+          magnitudes.lane[l] = state[l].abssum;
         }
         scatter<kLayout>(mean, channels, pixels, group, element, means);
         scatter<kLayout>(m2, channels, pixels, group, element, squares);
-        scatter<kLayout>(sum, channels, pixels, group, element, magnitudes);
+        scatter<kLayout>(abssum, channels, pixels, group, element, magnitudes);
       });
     });
   }
@@ -377,7 +375,7 @@ struct Summarise {
   static constexpr int kBlocksPerMultiprocessor = 4;
 
   const A* m2;
-  const A* sum;
+  const A* abssum;
   Tiles tiles;
   RowSummary rows;
 
@@ -391,7 +389,7 @@ struct Summarise {
     block.phase([&](int t) {
       tiles.template each<kThreads, 1>(block.index() % tiles.blocks, t, [&](int64_t element) {
         const int64_t at = row * tiles.elements + element;
-        summary.add(0, m2[at], sum[at]);
+        summary.add(0, m2[at], abssum[at]);
       });
     });
     block.last_phase([&](int t) { summary.flush(t, kThreads, row); });

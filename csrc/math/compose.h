@@ -3,7 +3,7 @@
 
 #include <cstdint>
 
-#include "math/normal.h"
+#include "math/host_device.h"
 
 namespace gag_fast {
 

@@ -1,7 +1,7 @@
 // Eq. 3.4 times Eq. 3.2 for one pixel of one channel. Torch-free, host and device.
 #pragma once
 
-#include "math/welford.h"
+#include "math/host_device.h"
 
 namespace gag_fast {
 

@@ -5,12 +5,12 @@
 
 #include <cstdint>
 
-#include "math/normal.h"
+#include "math/host_device.h"
 
 namespace gag_fast {
 
-// The finaliser of splitmix64 (S. Vigna): a bijection in which each input bit flips half the
-// output.
+// The finaliser of splitmix64 (S. Vigna): a bijection in which each bit of the input flips half the
+// bits of the output.
 GAG_HD uint64_t mix64(uint64_t x) {
   x += 0x9E3779B97F4A7C15ull;
   x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9ull;

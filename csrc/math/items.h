@@ -132,8 +132,8 @@ GAG_HD uint64_t sort_key(float value, int64_t map) {
 }
 GAG_HD uint64_t sort_key(double value, int64_t) { return descending_key(value); }
 
-// compose_: `Width` neighbours in memory of masked copy `copy`. Sources lie in memory as `out`
-// does.
+// compose_: `Width` neighbours in memory of masked copy `copy`. Sources lie in memory like
+// `out`.
 template <typename T, int Width>
 struct ComposeItem {
   const float* sources;

@@ -12,31 +12,11 @@
 #pragma once
 
 #include <cstdint>
-#include <cstring>
 
+#include "math/host_device.h"
 #include "math/philox.h"
 
 namespace gag_fast {
-
-GAG_HD uint32_t bits_of(float v) {
-#if defined(__CUDA_ARCH__)
-  return __float_as_uint(v);
-#else
-  uint32_t bits;
-  std::memcpy(&bits, &v, sizeof bits);
-  return bits;
-#endif
-}
-
-GAG_HD float float_of(uint32_t bits) {
-#if defined(__CUDA_ARCH__)
-  return __uint_as_float(bits);
-#else
-  float v;
-  std::memcpy(&v, &bits, sizeof v);
-  return v;
-#endif
-}
 
 // IEEE square root, correctly rounded, whatever the compiler's flags say.
 GAG_HD float exact_sqrt(float v) {
@@ -65,8 +45,8 @@ GAG_HD float log1p_tail(float r) {
 // sqrt(-2 ln u), u = ((x >> 1) + 1/2) / 2^31.
 GAG_HD float radius(uint32_t x) {
   const uint32_t k = x >> 1;
-  // u >= sqrt(1/2): ln u = ln(1 - v), v = 1 - u = ((2^31 - 1 - k) + 1/2) / 2^31, small and
-  // accurate.
+  // u >= sqrt(1/2): ln u = ln(1 - v), where v = 1 - u = ((2^31 - 1 - k) + 1/2) / 2^31 is small and
+  // therefore accurate.
   const bool upper = k >= 0x5A82799Au;
   const uint32_t from_end = upper ? 0x7FFFFFFFu - k : k;
   const float f = (static_cast<float>(static_cast<int32_t>(from_end)) + 0.5f) * 4.656612873e-10f;

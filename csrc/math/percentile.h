@@ -9,9 +9,8 @@
 
 #include <cmath>
 #include <cstdint>
-#include <cstring>
 
-#include "math/welford.h"
+#include "math/host_device.h"
 
 namespace gag_fast {
 
@@ -23,24 +22,7 @@ inline int64_t threshold_index(double p, int64_t N) {
 }
 
 // Variances are >= 0, so their bits as unsigned integers order them; NaN sorts above infinity.
-GAG_HD uint32_t order_key(float v) {
-#if defined(__CUDA_ARCH__)
-  return __float_as_uint(v) & 0x7fffffffu;
-#else
-  uint32_t bits;
-  std::memcpy(&bits, &v, sizeof bits);
-  return bits & 0x7fffffffu;
-#endif
-}
-
-GAG_HD uint64_t order_key(double v) {
-#if defined(__CUDA_ARCH__)
-  return static_cast<uint64_t>(__double_as_longlong(v)) & 0x7fffffffffffffffull;
-#else
-  uint64_t bits;
-  std::memcpy(&bits, &v, sizeof bits);
-  return bits & 0x7fffffffffffffffull;
-#endif
-}
+GAG_HD uint32_t order_key(float v) { return bits_of(v) & 0x7fffffffu; }
+GAG_HD uint64_t order_key(double v) { return bits_of(v) & 0x7fffffffffffffffull; }
 
 }  // namespace gag_fast

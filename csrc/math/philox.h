@@ -7,7 +7,7 @@
 
 #include <cstdint>
 
-#include "math/welford.h"
+#include "math/host_device.h"
 
 namespace gag_fast {
 

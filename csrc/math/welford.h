@@ -8,20 +8,16 @@
 
 #include <cmath>
 
-#if defined(__CUDACC__)
-#define GAG_HD __host__ __device__ __forceinline__
-#else
-#define GAG_HD inline __attribute__((always_inline))
-#endif
+#include "math/host_device.h"
 
 namespace gag_fast {
 
 template <typename T>
 struct Moments {
-  T shift;    // first gradient
-  T mean;     // of g - shift
-  T m2;       // sum of squared deviations from the mean; variance = m2 / (n - 1), Eq. 3.3
-  T absmean;  // running SUM of |g| while accumulating, divided by n at the end, Eq. 3.2
+  T shift;   // first gradient
+  T mean;    // of g - shift
+  T m2;      // sum of squared deviations from the mean; variance = m2 / (n - 1), Eq. 3.3
+  T abssum;  // sum of |g|; absmean = abssum / n, Eq. 3.2
 };
 
 template <typename T>
@@ -36,7 +32,7 @@ GAG_HD void first_sample(Moments<T>& s, T g, T magnitude_g) {
   s.shift = g;
   s.mean = T{};
   s.m2 = T{};
-  s.absmean = magnitude_g;
+  s.abssum = magnitude_g;
 }
 
 struct Plus {
@@ -54,7 +50,7 @@ GAG_HD void next_sample(Moments<T>& s, T g, T magnitude_g, T inverse, Sum plus =
   const T delta = d - s.mean;
   s.mean = s.mean + delta * inverse;
   s.m2 = plus(s.m2, delta * (d - s.mean));
-  s.absmean = plus(s.absmean, magnitude_g);
+  s.abssum = plus(s.abssum, magnitude_g);
 }
 
 template <typename T>

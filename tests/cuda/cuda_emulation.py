@@ -113,7 +113,7 @@ class Emulation:
         return out
 
     def guided_absgrad_from_stats(
-        self, m2, absmean, count, p, normalize=True, keep_channels=False, run=ORDINARY
+        self, m2, abssum, count, p, normalize=True, keep_channels=False, run=ORDINARY
     ):
         """`torch.ops.gag_fast.guided_absgrad_from_stats`."""
         B, C, H, W = m2.shape
@@ -124,7 +124,7 @@ class Emulation:
             run,
             ctypes.c_int(DTYPES[m2.dtype]),
             _pointer(m2),
-            _pointer(absmean),
+            _pointer(abssum),
             ctypes.c_int64(count),
             _integers(m2.shape),
             (ctypes.c_double * len(p))(*p),
@@ -135,13 +135,13 @@ class Emulation:
         )
         return out
 
-    def gradient_stats_(self, shift, mean, m2, absmean, grads, count, run=ORDINARY):
+    def gradient_stats_(self, shift, mean, m2, abssum, grads, count, run=ORDINARY):
         """`torch.ops.gag_fast.gradient_stats_`."""
         self._call(
             self._library.emulate_gradient_stats,
             run,
             ctypes.c_int(DTYPES[grads.dtype]),
-            *(_pointer(t) for t in (shift, mean, m2, absmean, grads)),
+            *(_pointer(t) for t in (shift, mean, m2, abssum, grads)),
             _integers(grads.shape),
             _integers(grads.stride()),
             ctypes.c_int64(count),

@@ -28,9 +28,12 @@ uint32_t random_bits() {
   return random_state >> 8;
 }
 
+const auto& baseline_of(float) { return gag_fast::aggregate_baseline.singles; }
+const auto& baseline_of(double) { return gag_fast::aggregate_baseline.doubles; }
+
 template <typename S, typename A>
 void run(gag_fast::Source source, const std::vector<S>& grads, int64_t n, int64_t length) {
-  const gag_fast::AggregateKernels<A>& kernels = gag_fast::baseline::aggregate_kernels<A>();
+  const gag_fast::AggregateKernels<A>& kernels = baseline_of(A{});
   std::vector<A> inverse(n), variance(length), absmean(length), map(length), scratch(length + 64);
   for (int64_t i = 0; i < n; ++i) inverse[i] = A(1) / static_cast<A>(i + 1);
   const unsigned taint = kernels.summarise[source](grads.data(), length, n, length, inverse.data(),

@@ -15,7 +15,7 @@ FLAGS = ("-std=c++20", "-O2", "-ffp-contract=off", "-Wall", "-Wextra", "-Werror"
 
 
 def build(compiler, program):
-    sources = (HERE / "kernels_digest.cpp", CSRC / "cpu" / "guided_absgrad_baseline.cpp")
+    sources = (HERE / "kernels_digest.cpp", CSRC / "cpu" / "aggregate_baseline.cpp")
     subprocess.run([compiler, *FLAGS, f"-I{CSRC}", *sources, "-o", program], check=True)
 
 

@@ -104,7 +104,7 @@ class EmulatedBlock {
 
   ~EmulatedBlock() { launch_.barriers = std::max(launch_.barriers, barriers_); }
 
-  // ---- what cuda/block.h promises ------------------------------------------------------------
+  // ---- what cuda/block.h promises --------------------------------------------------------------
 
   uint32_t index() const { return index_; }
 

@@ -16,7 +16,7 @@
 namespace gag_fast::cuda {
 namespace {
 
-// Layouts shared with tests/cuda/emulation.py.
+// Layouts shared with tests/cuda/cuda_emulation.py.
 struct Options {
   int64_t order;            // of blocks and threads: 0 ascending, 1 descending, others shuffle
   int64_t multiprocessors;  // of the pretended device: decides grids, never results
@@ -154,7 +154,7 @@ int emulate_guided_absgrad(int dtype, const void* data, const int64_t* size, con
 }
 
 // dtype 0 or 1; size is [B,C,H,W].
-int emulate_guided_absgrad_from_stats(int dtype, const void* m2, const void* sum, int64_t count,
+int emulate_guided_absgrad_from_stats(int dtype, const void* m2, const void* abssum, int64_t count,
                                       const int64_t* size, const double* p, int64_t k,
                                       int normalize, int keep_channels, void* out,
                                       const Options* options, Report* report) {
@@ -166,19 +166,19 @@ int emulate_guided_absgrad_from_stats(int dtype, const void* m2, const void* sum
     report->workspace_bytes = plan.bytes;
     Memory memory(plan.bytes);
     EmulatedDevice device(*options, *report);
-    guided_absgrad_from_stats_on(device, static_cast<const A*>(m2), static_cast<const A*>(sum),
+    guided_absgrad_from_stats_on(device, static_cast<const A*>(m2), static_cast<const A*>(abssum),
                                  request, plan, memory.data(), static_cast<A*>(out));
   });
 }
 
-int emulate_gradient_stats(int dtype, void* shift, void* mean, void* m2, void* sum,
+int emulate_gradient_stats(int dtype, void* shift, void* mean, void* m2, void* abssum,
                            const void* data, const int64_t* size, const int64_t* stride,
                            int64_t count, const Options* options, Report* report) {
   return guarded(dtype, *report, [&]<typename S>() {
     using A = Accumulator<S>;
     EmulatedDevice device(*options, *report);
     gradient_stats_on(device, stack_of<S>(data, size, stride), count, static_cast<A*>(shift),
-                      static_cast<A*>(mean), static_cast<A*>(m2), static_cast<A*>(sum));
+                      static_cast<A*>(mean), static_cast<A*>(m2), static_cast<A*>(abssum));
   });
 }
 

@@ -1,2 +1,0 @@
-#define GAG_FAST_ISA avx512
-#include "cpu/aggregate_kernels.h"

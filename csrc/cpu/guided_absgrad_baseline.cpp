@@ -1,2 +1,0 @@
-#define GAG_FAST_ISA baseline
-#include "cpu/aggregate_kernels.h"
