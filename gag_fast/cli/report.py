@@ -10,14 +10,19 @@ from gag_fast.cli.options import names
 SUMMARY = "tables and an HTML page from one or more runs"
 EXAMPLE = (
     "  gag-fast report runs/val\n"
-    "  gag-fast report runs/a runs/b --out comparison --formats html,text"
+    "  gag-fast report runs/a runs/b --out comparison --formats html,text\n"
+    "  gag-fast report runs/val --export val.parquet    # one file, which report takes like a RUN"
 )
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's options."""
     parser.add_argument(
-        "runs", nargs="+", type=Path, metavar="RUN", help="run folders; others against the first"
+        "runs",
+        nargs="+",
+        type=Path,
+        metavar="RUN",
+        help="run folders (or exported files); others against the first",
     )
     parser.add_argument(
         "--out", type=Path, metavar="DIR", help="where to (default: report/ in the first RUN)"
@@ -28,10 +33,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="a,b",
         help="some of text, markdown, csv, latex, html (default: all)",
     )
+    parser.add_argument(
+        "--export",
+        type=Path,
+        metavar="FILE",
+        help="write every row, with the manifest's hash, to one Parquet file",
+    )
+    parser.add_argument(
+        "--anyway",
+        action="store_true",
+        help="compare runs of different data, model or preset all the same",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     """Runs the command."""
     from gag_fast.report.command import FORMATS, report
 
-    return report(args.runs, args.out, args.formats or FORMATS)
+    return report(
+        args.runs,
+        args.out,
+        args.formats or FORMATS,
+        export=args.export,
+        anyway=args.anyway,
+    )

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from gag_fast._files import replacing
 from gag_fast.report import html, tables
+from gag_fast.report.compare import check_alike
+from gag_fast.report.export import export_scores
 from gag_fast.report.reading import Run, read_run
 
 FORMATS = (*tables.FORMATS, "html")
@@ -55,22 +57,41 @@ def write_report(
     return written
 
 
-def report(run_dirs: Sequence[Path], out=None, formats: Sequence[str] = FORMATS) -> int:
+def report(
+    run_dirs: Sequence[Path],
+    out=None,
+    formats: Sequence[str] = FORMATS,
+    *,
+    export=None,
+    anyway: bool = False,
+) -> int:
     """Reads run folders, prints their tables, writes the report and says where it is.
 
     Args:
-        run_dirs: run folders; with several, the page compares the others with the first.
-        out: folder for the files; default: `report` in the first run folder.
+        run_dirs: run folders, or exported files; with several, the page compares the others with
+            the first.
+        out: folder for the files; default: `report` in the first run folder (beside an exported
+            file).
         formats: any of "text", "markdown", "csv", "latex", "html".
+        export: a Parquet file for the rows of all the runs; None: none.
+        anyway: compare runs of different data, model or preset too.
 
     Returns the exit status, 0.
 
     Raises:
-        ValueError: a folder that is no run, or an unknown format; one line for the user.
+        ValueError: a folder that is no run, runs that cannot be compared, or an unknown format;
+            one line for the user.
     """
     runs = [read_run(path) for path in run_dirs]
-    written = write_report(runs, Path(out) if out else Path(run_dirs[0]) / "report", formats)
-    for run, name in zip(runs, html.distinct_names(runs), strict=True):
+    names = html.distinct_names(runs)
+    if not anyway:
+        check_alike(runs)
+    first = Path(run_dirs[0])
+    default = first / "report" if first.is_dir() else first.with_suffix("") / "report"
+    written = write_report(runs, Path(out) if out else default, formats)
+    if export is not None:
+        written.append(export_scores(runs, names, export))
+    for run, name in zip(runs, names, strict=True):
         sys.stdout.write(tables.to_text(tables.summarize(run, title=name)))
         failed = int((~run.ok).sum())
         if failed:

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from gag_fast.measures import Measure
-from gag_fast.report.reading import Run
+from gag_fast.report.reading import ReportError, Run
 from gag_fast.report.statistics import MIN_IMAGES, Paired, holm, paired_columns
+
+MUST_AGREE = (
+    *("data", "images", "model", "model_sha256", "onnx_sha256", "preprocessing", "preset"),
+)
+"""Settings of two runs that must be the same for their scores to be comparable."""
 
 _Pair = tuple[str, Measure, np.ndarray, np.ndarray]  # method, metric, first and second values
 
@@ -78,6 +85,49 @@ def two_runs(first: Run, second: Run) -> list[Comparison]:
             one, two = a[:, first.methods.index(method)], b[:, second.methods.index(method)]
             pairs.append((method, metric, one, two))
     return _compare(pairs)
+
+
+def disagreements(first: Run, second: Run) -> list[str]:
+    """What makes two runs incomparable, in words: "preset.interval: 10 and 20".
+
+    Settings that one of the two does not tell are no disagreement.
+    """
+    one, two = (_flat(run.section("settings") or {}) for run in (first, second))
+    found = []
+    for key in sorted(one.keys() & two.keys()):
+        if key.split(".")[0] in MUST_AGREE and one[key] != two[key]:
+            found.append(f"{key}: {_short(one[key])} and {_short(two[key])}")
+    return found
+
+
+def check_alike(runs: Sequence[Run]) -> None:
+    """Refuses runs of different data, model or preset.
+
+    Raises:
+        ReportError: names the two runs and what differs.
+    """
+    for other in runs[1:]:
+        differ = disagreements(runs[0], other)
+        if differ:
+            raise ReportError(
+                f"{runs[0].path} and {other.path} cannot be compared ({'; '.join(differ)}); "
+                "--anyway does it all the same"
+            )
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def _short(value: Any) -> str:
+    text = " ".join(str(value).split())
+    return text[:12] + "…" if len(text) == 64 else text  # a hash
 
 
 def _compare(pairs: list[_Pair]) -> list[Comparison]:

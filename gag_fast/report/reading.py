@@ -20,6 +20,9 @@ import pyarrow.parquet as pq
 from gag_fast._errors import GagFastError, first_line
 from gag_fast.measures import MEASURES, Measure, curves_of
 
+MANIFESTS_KEY = b"gag_fast.manifests"
+"""Of an exported file's metadata: JSON, run name -> its manifest."""
+
 
 class ReportError(GagFastError):
     """A folder that cannot be read as a run; one line that names it and the reason."""
@@ -95,7 +98,7 @@ class Run:
 
 
 def read_run(path) -> Run:
-    """Reads a run folder.
+    """Reads a run folder, or a file that `export_scores` wrote of one run.
 
     Where (image, method) occurs more than once (a retry of a failure), the last row that is ok
     counts, or the last one if none is.
@@ -104,12 +107,7 @@ def read_run(path) -> Run:
         ReportError: no such folder, no results in it, or a part that is not readable.
     """
     path = Path(path)
-    if not path.is_dir():
-        raise ReportError(f"{path}: no such run folder")
-    parts = sorted((path / "results").rglob("*.parquet"))
-    if not parts:
-        raise ReportError(f"{path}: no results/*.parquet in it; is it a run folder?")
-    table = pa.concat_tables([_read_part(part) for part in parts], promote_options="permissive")
+    table, manifest = _exported(path) if path.suffix == ".parquet" else _folder(path)
     for column in ("image", "method"):
         if column not in table.column_names:
             raise ReportError(f"{path}: results have no column {column!r}")
@@ -134,7 +132,7 @@ def read_run(path) -> Run:
             curves[name] = curve
     return Run(
         path=path,
-        manifest=_manifest(path),
+        manifest=manifest,
         images=images,
         methods=methods,
         image=image,
@@ -147,6 +145,29 @@ def read_run(path) -> Run:
         errors=_errors(table, ok),
         columns=_others(table),
     )
+
+
+def _folder(path: Path) -> tuple[pa.Table, dict[str, Any]]:
+    if not path.is_dir():
+        raise ReportError(f"{path}: no such run folder")
+    parts = sorted((path / "results").rglob("*.parquet"))
+    if not parts:
+        raise ReportError(f"{path}: no results/*.parquet in it; is it a run folder?")
+    table = pa.concat_tables([_read_part(part) for part in parts], promote_options="permissive")
+    return table, _manifest(path)
+
+
+def _exported(path: Path) -> tuple[pa.Table, dict[str, Any]]:
+    table = _read_part(path)
+    metadata = pq.read_schema(path).metadata or {}
+    try:
+        manifests = json.loads(metadata.get(MANIFESTS_KEY, b"{}"))
+    except ValueError as error:
+        raise ReportError(f"{path}: its manifests cannot be read: {error}") from None
+    if not isinstance(manifests, dict) or len(manifests) > 1:
+        raise ReportError(f"{path}: holds {len(manifests)} runs; export each to a file of its own")
+    manifest: Any = next(iter(manifests.values()), None)
+    return table, manifest if isinstance(manifest, dict) else {}
 
 
 _UNUSED = ("image_sha256", "image_bytes", "image_mtime_ns")  # of use to a restart only
