@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from gag_fast._files import replacing
 from gag_fast.report.reading import MANIFESTS_KEY, Run
 
 
@@ -44,12 +45,8 @@ def export_scores(runs: Sequence[Run], names: Sequence[str], path) -> Path:
         {MANIFESTS_KEY: json.dumps(manifests, ensure_ascii=False).encode()}
     )
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        pq.write_table(table, partial, compression="zstd")
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with replacing(path) as aside:
+        pq.write_table(table, aside, compression="zstd")
     return path
 
 

@@ -5,12 +5,12 @@ import json
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from made_up_runs import make_run
 
 from gag_fast.report.command import report
 from gag_fast.report.compare import disagreements
 from gag_fast.report.export import export_scores, manifest_hash
 from gag_fast.report.reading import ReportError, read_run
+from tests.report.made_up_runs import make_run
 
 
 def changed(folder, **settings):
