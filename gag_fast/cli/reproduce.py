@@ -103,7 +103,7 @@ def run(args: argparse.Namespace) -> int:
     on_data = args.data is not None
     if tables and not on_data:
         raise ValueError(f"{', '.join(tables)} needs --data, and --model or --case")
-    claim(args.out, "selection.json", "fig4.txt")
+    claim(args.out, "model.json", "selection.json", "fig4.txt")
     status = 0
     if "fig4" in args.what:
         _figure4(args.out)
