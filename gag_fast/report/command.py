@@ -93,6 +93,8 @@ def report(
         written.append(export_scores(runs, names, export))
     for run, name in zip(runs, names, strict=True):
         sys.stdout.write(tables.to_text(tables.summarize(run, title=name)))
+        for note in run.notes:
+            sys.stdout.write(f"note: {note}\n")
         failed = int((~run.ok).sum())
         if failed:
             sys.stdout.write(

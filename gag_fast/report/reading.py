@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
+from gag_fast import _run_files as files
 from gag_fast._errors import GagFastError, first_line
 from gag_fast.measures import MEASURES, Measure, curves_of
 
@@ -45,6 +45,7 @@ class Run:
         curves: name -> `[rows, steps]` probabilities, NaN for rows without.
         errors: row -> reason, of the rows that are not ok.
         columns: every further numeric column, `[rows]` (timings, p, seed, ...).
+        notes: one line for each part that was left out, and why.
     """
 
     path: Path
@@ -60,6 +61,7 @@ class Run:
     curves: dict[str, np.ndarray] = field(default_factory=dict)
     errors: dict[int, str] = field(default_factory=dict)
     columns: dict[str, np.ndarray] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
     @property
     def name(self) -> str:
@@ -107,7 +109,10 @@ def read_run(path) -> Run:
         ReportError: no such folder, no results in it, or a part that is not readable.
     """
     path = Path(path)
-    table, manifest = _exported(path) if path.suffix == ".parquet" else _folder(path)
+    if path.suffix == ".parquet":
+        table, manifest, notes = *_exported(path), list[str]()
+    else:
+        table, manifest, notes = _folder(path)
     for column in ("image", "method"):
         if column not in table.column_names:
             raise ReportError(f"{path}: results have no column {column!r}")
@@ -144,42 +149,81 @@ def read_run(path) -> Run:
         curves=curves,
         errors=_errors(table, ok),
         columns=_others(table),
+        notes=notes,
     )
 
 
-def _folder(path: Path) -> tuple[pa.Table, dict[str, Any]]:
+def _folder(path: Path) -> tuple[pa.Table, dict[str, Any], list[str]]:
     if not path.is_dir():
         raise ReportError(f"{path}: no such run folder")
     parts = sorted((path / "results").rglob("*.parquet"))
     if not parts:
         raise ReportError(f"{path}: no results/*.parquet in it; is it a run folder?")
-    table = pa.concat_tables([_read_part(part) for part in parts], promote_options="permissive")
-    return table, _manifest(path)
+    manifest = _manifest(path)
+    tables, notes = _believed(path, parts, manifest)
+    try:
+        return pa.concat_tables(tables, promote_options="permissive"), manifest, notes
+    except pa.ArrowException as error:
+        raise ReportError(f"{path}: its parts do not go together: {first_line(error)}") from None
 
 
 def _exported(path: Path) -> tuple[pa.Table, dict[str, Any]]:
     table = _read_part(path)
-    metadata = pq.read_schema(path).metadata or {}
+    metadata = table.schema.metadata or {}
     try:
         manifests = json.loads(metadata.get(MANIFESTS_KEY, b"{}"))
-    except ValueError as error:
-        raise ReportError(f"{path}: its manifests cannot be read: {error}") from None
+    except (ValueError, RecursionError) as error:
+        raise ReportError(f"{path}: its manifests cannot be read: {first_line(error)}") from None
     if not isinstance(manifests, dict) or len(manifests) > 1:
         raise ReportError(f"{path}: holds {len(manifests)} runs; export each to a file of its own")
     manifest: Any = next(iter(manifests.values()), None)
-    return table, manifest if isinstance(manifest, dict) else {}
+    return _plain(table), manifest if isinstance(manifest, dict) else {}
 
 
-_UNUSED = ("image_sha256", "image_bytes", "image_mtime_ns")  # of use to a restart only
+_UNUSED = frozenset(  # of use to a restart only
+    f"{what}_{fact}" for what in ("image", "mask") for fact in ("sha256", "bytes", "mtime_ns")
+)
+
+
+def _believed(
+    path: Path, parts: list[Path], manifest: dict[str, Any]
+) -> tuple[list[pa.Table], list[str]]:
+    """The tables of the parts that are of this run, and a line for each that is not.
+
+    Raises:
+        ReportError: a part that cannot be read; or none, or all of several runs, would be left.
+    """
+    settings = manifest.get("settings")
+    tables, notes, marks = [], [], set()
+    for part in parts:
+        table = _read_part(part)
+        reason = files.misplaced(part, table, settings) if isinstance(settings, dict) else None
+        if reason is None:
+            marks.add(files.mark_of(table))
+            tables.append(_plain(table))
+        else:
+            notes.append(f"{part.name} is left out: {reason}")
+    if not tables:
+        raise ReportError(
+            f"{path}: no part is of the run that manifest.json tells of; was it edited? "
+            f"({notes[0]})"
+        )
+    if not isinstance(settings, dict) and len(marks - {None}) > 1:
+        raise ReportError(f"{path}: its parts are of {len(marks)} runs, and no manifest says which")
+    return tables, notes
 
 
 def _read_part(part: Path) -> pa.Table:
     try:
-        file = pq.ParquetFile(part)
-        columns = [name for name in file.schema_arrow.names if name not in _UNUSED]
-        table = file.read(columns=columns).replace_schema_metadata(None)
-    except (OSError, pa.ArrowException) as error:
-        raise ReportError(f"{part}: not a readable Parquet file: {first_line(error)}") from None
+        return files.read_part(part)
+    except files.RunError as error:
+        raise ReportError(str(error)) from None
+
+
+def _plain(table: pa.Table) -> pa.Table:
+    """Without what only a restart needs, strings as strings."""
+    unused = [name for name in table.column_names if name in _UNUSED]
+    table = table.drop_columns(unused).replace_schema_metadata(None)
     for position, column in enumerate(table.columns):
         if pa.types.is_dictionary(column.type):  # parts may differ in how they encode strings
             decoded = pc.cast(column, column.type.value_type)
@@ -192,8 +236,10 @@ def _manifest(path: Path) -> dict[str, Any]:
         manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError) as error:
-        raise ReportError(f"{path / 'manifest.json'}: cannot be read: {error}") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise ReportError(
+            f"{path / 'manifest.json'}: cannot be read: {first_line(error)}"
+        ) from None
     return manifest if isinstance(manifest, dict) else {}
 
 

@@ -14,6 +14,8 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Callable
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -34,22 +36,22 @@ def decode(
     """One image as the model's input pixels, with what identifies its file.
 
     Returns:
-        header: `sha256`, `bytes`, `mtime_ns` of the file, `seconds`, `error` (None when all went
-        well), `shape` of the pixels [H, W, C]; and the pixels' bytes, then the mask's [H, W].
+        header: `sha256`, `bytes`, `mtime_ns` of the file (`mask_sha256` and so on of the mask's),
+        `seconds`, `error` (None when all went well), `shape` of the pixels [H, W, C]; and the
+        pixels' bytes, then the mask's [H, W].
     """
     begin = time.perf_counter()
     header: dict[str, Any] = {"error": None, "shape": None, "mask": False}
     payload = []
     try:
-        data = read_bytes(path, span)
-        facts = os.stat(path)
-        header["sha256"] = hashlib.sha256(data).hexdigest()
-        header["bytes"], header["mtime_ns"] = len(data), facts.st_mtime_ns
+        files = [(path, span, ""), *([] if mask is None else [(mask, None, "mask_")])]
+        # Both before either is judged: a row that failed must be made again when one changes.
+        data, *rest = _all([partial(_read, *file, header) for file in files])
         picture = decode_image(data, path)
         pixels = pixels_of(fit(picture, preprocessing))
         payload.append(pixels.tobytes())
-        if mask is not None:
-            payload.append(_mask_pixels(mask, picture.size, preprocessing))
+        if rest:
+            payload.append(_mask_pixels(rest[0], mask, picture.size, preprocessing))
             header["mask"] = True
         header["shape"] = pixels.shape
     except (ImageError, OSError) as error:
@@ -59,8 +61,30 @@ def decode(
     return header, payload
 
 
-def _mask_pixels(path: str, size: tuple[int, int], preprocessing: Any) -> bytes:
-    mask = decode_mask(read_bytes(path), path)
+def _all(calls: list[Callable[[], bytes]]) -> list[bytes]:
+    """What every call gives; each is made, then the first error is raised."""
+    found, errors = [], []
+    for call in calls:
+        try:
+            found.append(call())
+        except (ImageError, OSError) as error:
+            errors.append(error)
+    if errors:
+        raise errors[0]
+    return found
+
+
+def _read(path: str, span: tuple[int, int] | None, prefix: str, header: dict[str, Any]) -> bytes:
+    """A file's bytes; what identifies them goes into `header`."""
+    data = read_bytes(path, span)
+    header[f"{prefix}sha256"] = hashlib.sha256(data).hexdigest()
+    header[f"{prefix}bytes"] = len(data)
+    header[f"{prefix}mtime_ns"] = os.stat(path).st_mtime_ns
+    return data
+
+
+def _mask_pixels(data: bytes, path: Any, size: tuple[int, int], preprocessing: Any) -> bytes:
+    mask = decode_mask(data, path)
     (width, height), (w, h) = size, mask.size
     if abs(width * h - height * w) > 0.01 * width * h:
         raise ImageError(f"{path}: the mask is {w}×{h}, the image {width}×{height}")

@@ -43,6 +43,7 @@ class Decoded:
         mask: uint8 [H, W], 0 or 255, None without.
         error: the reason, None when all went well.
         sha256, bytes, mtime_ns: of the file; None when it could not be read.
+        mask_sha256, mask_bytes, mask_mtime_ns: of the mask's file, likewise.
         seconds: time that it took.
     """
 
@@ -52,7 +53,16 @@ class Decoded:
     sha256: str | None = None
     bytes: int | None = None
     mtime_ns: int | None = None
+    mask_sha256: str | None = None
+    mask_bytes: int | None = None
+    mask_mtime_ns: int | None = None
     seconds: float = 0.0
+
+
+_FACTS = (
+    *("sha256", "bytes", "mtime_ns"),
+    *("mask_sha256", "mask_bytes", "mask_mtime_ns"),
+)
 
 
 class DecoderDied(RuntimeError):
@@ -97,13 +107,8 @@ class _Process:
             self._rest += self._read(1 << 16, deadline)
         line, _, self._rest = self._rest.partition(b"\n")
         header = json.loads(line)
-        found = Decoded(
-            error=header["error"],
-            sha256=header.get("sha256"),
-            bytes=header.get("bytes"),
-            mtime_ns=header.get("mtime_ns"),
-            seconds=header["seconds"],
-        )
+        facts = {name: header.get(name) for name in _FACTS}
+        found = Decoded(error=header["error"], seconds=header["seconds"], **facts)
         if header["shape"] is not None:
             shape = tuple(header["shape"])
             found.pixels = self._array(shape, deadline)

@@ -26,12 +26,10 @@ from typing import IO, Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from gag_fast._errors import GagFastError
+from gag_fast import _run_files as files
 from gag_fast._files import replacing
-
-_PART = re.compile(r"part-(\d{6,})\.parquet")
+from gag_fast._run_files import PART, RunError
 
 # What a run makes, by the folder that it lies in ("" is RUN itself). Nothing else is ever deleted
 # or replaced, and a folder that holds anything else before its first start is not taken.
@@ -45,11 +43,6 @@ _OURS = {
     "sessions": re.compile(r"\d{4,}\.json|\.\d{4,}\.json(\.\d+)?\.tmp"),
 }
 _HALF_WRITTEN = re.compile(r"\..*\.tmp")
-_SETTINGS_KEY = b"gag_fast.settings"
-
-
-class RunError(GagFastError):
-    """A run folder that cannot be used as asked; one line that says why."""
 
 
 class DiskFullError(RuntimeError):
@@ -80,8 +73,9 @@ class RunFolder:
 
     def _check_ours(self) -> None:
         """Raises RunError for a folder with files and no run: they would be in danger here."""
-        if _is_manifest(self.manifest_path):
-            return
+        with contextlib.suppress(RunError):
+            if files.read_manifest(self.manifest_path) is not None:
+                return
         foreign = [
             name if folder == "" else f"{folder}/{name}"
             for folder, ours in _OURS.items()
@@ -123,12 +117,7 @@ class RunFolder:
 
     def manifest(self) -> dict[str, Any] | None:
         """What manifest.json holds, None without one. Raises RunError for a broken one."""
-        try:
-            return json.loads(self.manifest_path.read_text())
-        except FileNotFoundError:
-            return None
-        except (OSError, ValueError) as error:
-            raise RunError(f"{self.manifest_path}: cannot be read: {error}") from None
+        return files.read_manifest(self.manifest_path)
 
     def write_manifest(self, manifest: Mapping[str, Any]) -> None:
         """Writes manifest.json, once for a run."""
@@ -169,18 +158,15 @@ class RunFolder:
                 self.maps / f"part-{index:06d}.npz",
                 lambda file: np.savez_compressed(file, allow_pickle=False, **maps),
             )
-        table = table.replace_schema_metadata({_SETTINGS_KEY: settings_hash.encode()})
-        self._put(
-            self.results / f"part-{index:06d}.parquet",
-            lambda file: pq.write_table(table, file, compression="zstd"),
-        )
+        content = files.write_part(table, settings_hash)
+        self._put(self.results / f"part-{index:06d}.parquet", lambda file: file.write(content))
 
     def parts(self) -> dict[int, Path]:
         """The parts there are, by number of the chunk."""
         return {
             int(match[1]): self.results / name
             for name in sorted(_names(self.results))
-            if (match := _PART.fullmatch(name))
+            if (match := PART.fullmatch(name))
         }
 
     def read_part(
@@ -188,23 +174,22 @@ class RunFolder:
     ) -> pa.Table | None:
         """A part's rows, or None for one that is broken or belongs to other settings."""
         try:
-            table = pq.ParquetFile(path).read(columns=columns)
-        except (OSError, pa.ArrowException):
+            table = files.read_part(path, columns)
+        except RunError:
             return None
-        stored = (table.schema.metadata or {}).get(_SETTINGS_KEY, b"").decode()
-        return table if settings_hash is None or stored == settings_hash else None
+        return table if settings_hash in (None, files.mark_of(table)) else None
 
     def read(self, columns: list[str] | None = None) -> pa.Table:
-        """All rows, in the order of the parts. Raises RunError for a broken part."""
+        """All rows of the run, in the order of the parts. Raises RunError for a broken part."""
+        settings = (self.manifest() or {}).get("settings")
         tables = []
         for path in self.parts().values():
-            table = self.read_part(path, columns=columns)
-            if table is None:
-                raise RunError(f"{path}: not a readable Parquet file")
-            tables.append(table.replace_schema_metadata(None))
+            table = files.read_part(path, columns)
+            if settings is None or files.misplaced(path, table, settings) is None:
+                tables.append(table.replace_schema_metadata(None))
         if not tables:
             raise RunError(f"{self.path}: no results in it")
-        return pa.concat_tables(tables)
+        return pa.concat_tables(tables, promote_options="default")
 
     def remove_leftovers(self) -> int:
         """Deletes what a killed process left half written; returns how many files.
@@ -275,12 +260,3 @@ def _names(folder: Path) -> list[str]:
         return os.listdir(folder)
     except (FileNotFoundError, NotADirectoryError):
         return []
-
-
-def _is_manifest(path: Path) -> bool:
-    """Whether a file is the manifest of a run; other things have a manifest.json too."""
-    try:
-        content = json.loads(path.read_text())
-    except (OSError, ValueError, RecursionError):
-        return False
-    return isinstance(content, dict) and "settings" in content and "format" in content

@@ -18,6 +18,7 @@ from gag_fast.runs.rows import FAILED
 _COLUMNS = [
     *("image", "method", "status", "error"),
     *("image_sha256", "image_bytes", "image_mtime_ns"),
+    *("mask_sha256", "mask_bytes", "mask_mtime_ns"),
 ]
 
 
@@ -29,10 +30,11 @@ class Todo:
         chunks: those to compute.
         done: images of the others.
         failures: image -> reason, of the others.
-        changed: images whose file is another than the one their rows were computed from; their
-            chunks are to compute again.
+        changed: images whose file, or whose mask's, is another than the one their rows were
+            computed from; their chunks are to compute again.
         gone: images whose rows are there and whose file no longer is.
-        broken: parts that cannot be read, or are not of this run; likewise to compute again.
+        broken: parts that cannot be read, or hold other rows; likewise to compute again.
+        foreign: parts whose numbers are none of the plan's.
     """
 
     chunks: list[Chunk] = field(default_factory=list)
@@ -41,6 +43,7 @@ class Todo:
     changed: list[str] = field(default_factory=list)
     gone: list[str] = field(default_factory=list)
     broken: list[Path] = field(default_factory=list)
+    foreign: list[Path] = field(default_factory=list)
 
 
 def find_todo(
@@ -61,6 +64,8 @@ def find_todo(
     """
     todo = Todo()
     parts = folder.parts()
+    planned = {chunk.index for chunk in chunks}
+    todo.foreign = [path for index, path in parts.items() if index not in planned]
     for chunk in chunks:
         path = parts.get(chunk.index)
         if path is None:
@@ -88,20 +93,29 @@ def find_todo(
 
 
 def _state(item: Item, row: dict[str, Any]) -> str:
-    """Whether a file is the one that a row was computed from: "same", "changed" or "gone".
+    """Whether a row was computed from the files there are now: "same", "changed" or "gone"."""
+    image = _file_state(item.path, item.span, row, "image")
+    if image != "same" or item.mask is None or "mask_sha256" not in row:
+        return image  # rows of before masks had hashes know nothing of theirs
+    return _file_state(item.mask, None, row, "mask")
+
+
+def _file_state(path: Path, span: tuple[int, int] | None, row: dict[str, Any], what: str) -> str:
+    """The state of one file, the row's "image" or "mask".
 
     The size and the time of the last change tell it for most; the content decides where they
     differ, since copying a data set changes every time.
     """
+    known = row[f"{what}_sha256"]
     try:
-        facts = os.stat(item.path)
-    except OSError:
-        return "same" if row["image_sha256"] is None else "gone"
-    size = facts.st_size if item.span is None else item.span[1]
-    if (size, facts.st_mtime_ns) == (row["image_bytes"], row["image_mtime_ns"]):
+        facts = os.stat(path)
+    except (OSError, ValueError):
+        return "same" if known is None else "gone"
+    size = facts.st_size if span is None else span[1]
+    if (size, facts.st_mtime_ns) == (row[f"{what}_bytes"], row[f"{what}_mtime_ns"]):
         return "same"
     try:
-        digest = hashlib.sha256(read_bytes(item.path, item.span)).hexdigest()
+        digest = hashlib.sha256(read_bytes(path, span)).hexdigest()
     except ImageError:
         digest = None
-    return "same" if digest == row["image_sha256"] else "changed"
+    return "same" if digest == known else "changed"

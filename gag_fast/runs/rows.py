@@ -34,6 +34,9 @@ def schema_of(chosen: Iterable[Measure] = ()) -> pa.Schema:
             pa.field("image_sha256", pa.string()),  # of the file's bytes
             pa.field("image_bytes", pa.int64()),
             pa.field("image_mtime_ns", pa.int64()),
+            pa.field("mask_sha256", pa.string()),  # of the mask's, where there is one
+            pa.field("mask_bytes", pa.int64()),
+            pa.field("mask_mtime_ns", pa.int64()),
         ]
     )
 

@@ -21,6 +21,7 @@ from torch import nn
 
 from gag_fast import measures
 from gag_fast._progress import Progress
+from gag_fast._run_files import settings_hash
 from gag_fast.attribution.registry import parse
 from gag_fast.attribution.settings import settings_named
 from gag_fast.classifier import Classifier
@@ -83,7 +84,7 @@ def run(request: Request, quiet: bool = False) -> Summary:
             folder.write_manifest(settings_module.manifest_of(asked, work, spec, dataset))
         else:
             _check_same(folder, stored, asked, progress)
-        mark = settings_module.settings_hash(asked)
+        mark = settings_hash(asked if stored is None else stored["settings"])
         todo = find_todo(folder, plan(dataset, size), work.methods, mark, request.retry_failed)
         _tell(todo, len(dataset), folder, progress)
         summary = Summary(folder.path, len(dataset), todo.done, failures=dict(todo.failures))
@@ -216,7 +217,7 @@ def _check_same(
             f"{folder.path} was written in format {stored.get('format')}, this version writes "
             f"{settings_module.FORMAT}; give another folder"
         )
-    differ = settings_module.differences(stored["settings"], asked)
+    differ = settings_module.differences(settings_module.completed(stored["settings"]), asked)
     if differ:
         raise RunError(
             f"{folder.path} holds a run with other settings ({'; '.join(differ)}); give another "
@@ -237,9 +238,12 @@ def _tell(todo: Todo, images: int, folder: RunFolder, progress: Progress) -> Non
     ):
         if names:
             progress.note(f"images that {what}: {_some(names)}")
-    if todo.broken:
-        names = [path.name for path in todo.broken]
-        progress.note(f"parts that cannot be used, computing them again: {_some(names)}")
+    for what, paths in (
+        ("cannot be used, computing them again", todo.broken),
+        ("are not of this run, they count for nothing", todo.foreign),
+    ):
+        if paths:
+            progress.note(f"parts that {what}: {_some([path.name for path in paths])}")
 
 
 def _some(names: list[str]) -> str:

@@ -16,11 +16,17 @@ from typing import Any
 import torch
 
 import gag_fast
+from gag_fast._run_files import canonical
 from gag_fast.data import Dataset
 from gag_fast.models import ModelSpec
 from gag_fast.runs.worker import Work
 
 FORMAT = 1
+LATER: dict[str, Any] = {}
+"""Settings that came after format 1's first folders: what a folder without them was computed with.
+
+By their names as `differences` shows them ("preset.order"). So an older run is taken up and goes on
+as it began, and a start that asks for something else is still refused."""
 _PACKAGES = ("torch", "torchvision", "numpy", "pillow", "onnx", "onnxruntime-gpu", "onnxruntime")
 
 
@@ -84,6 +90,11 @@ def manifest_of(
     }
 
 
+def completed(stored: Mapping[str, Any]) -> dict[str, Any]:
+    """A folder's settings, with those that came after it was begun."""
+    return {**LATER, **_flat(stored)}
+
+
 def differences(stored: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]:
     """In words, one for each setting that differs: "p: 85 in the folder, 65 now"."""
     found = []
@@ -93,16 +104,6 @@ def differences(stored: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str
         if flat_stored.get(key) != flat_asked.get(key):
             found.append(f"{key}: {old} in the folder, {new} now")
     return found
-
-
-def settings_hash(settings: Mapping[str, Any]) -> str:
-    """SHA-256 of the settings; every part carries it."""
-    return hashlib.sha256(canonical(settings).encode()).hexdigest()
-
-
-def canonical(settings: Mapping[str, Any]) -> str:
-    """The settings as JSON that is the same for equal settings."""
-    return json.dumps(settings, sort_keys=True, ensure_ascii=False)
 
 
 def file_hash(path: str | os.PathLike[str]) -> str:

@@ -204,6 +204,9 @@ class Worker:
                     "image_sha256": decoded.sha256,
                     "image_bytes": decoded.bytes,
                     "image_mtime_ns": decoded.mtime_ns,
+                    "mask_sha256": decoded.mask_sha256,
+                    "mask_bytes": decoded.mask_bytes,
+                    "mask_mtime_ns": decoded.mask_mtime_ns,
                     "status": OK,
                 }
                 fault = decoded.error or explained.errors.get(method) or failures.get((i, method))

@@ -17,6 +17,7 @@ ROOMS = {
     "reference": set(),
     "_errors": set(),
     "_files": set(),
+    "_run_files": {"_errors"},
     "_inputs": set(),
     "aggregate": {"ops", "_inputs"},
     "attribution": {"ops", "_inputs", "aggregate"},
@@ -33,15 +34,15 @@ ROOMS = {
     "perturb": {"ops", "presets"},
     "metrics": {"ops", "_inputs", "measures", "presets", "perturb", "classifier"},
     "data": {"images", "models"},
-    "report": {"images", "models", "measures", "presets"},
+    "report": {"images", "models", "measures", "presets", "_run_files"},
     "runs": {
         *{"data", "images", "models", "export", "classifier", "presets", "metrics"},
-        *{"explainer", "attribution", "report", "_progress", "measures"},
+        *{"explainer", "attribution", "report", "_progress", "measures", "_run_files"},
     },
     "_progress": set(),
     "experiments": {
         *{"runs", "data", "images", "models", "export", "classifier", "presets", "metrics"},
-        *{"explainer", "attribution", "aggregate", "report", "_progress", "measures"},
+        *{"explainer", "attribution", "aggregate", "report", "_progress", "measures", "_run_files"},
     },
     "demo": {
         "runs",
