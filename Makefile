@@ -49,12 +49,26 @@ bench-check: $(VENV)/.installed  ## the regression gate: ratios against benchmar
 wheel: $(VENV)/.installed  ## dist/gag_fast-*.whl
 	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m pip wheel --no-build-isolation --no-deps -w dist .
 
-lint: $(VENV)/.installed   ## ruff and mypy
-	$(BIN)/python -m pip install --quiet ruff mypy
-	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+# The versions are those of pyproject.toml's `dev`: what is well formed is the same on every machine.
+LINTERS := "ruff==0.17.6" "mypy==2.4.1" "clang-format==19.1.7"
+NATIVE_SOURCES := $(shell find csrc tests -name '*.h' -o -name '*.cpp' -o -name '*.cu')
 
-format:          ## ruff format, clang-format
-	$(BIN)/ruff format . && $(BIN)/clang-format -i csrc/*.* csrc/*/*.*
+$(VENV)/.linters: $(VENV)/.venv
+	$(BIN)/python -m pip install --quiet $(LINTERS)
+	@touch $@
+
+lint: $(VENV)/.linters     ## ruff, clang-format and mypy; needs torch's types, not the project built
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	@echo clang-format --dry-run -Werror csrc tests
+	@$(BIN)/clang-format --dry-run -Werror $(NATIVE_SOURCES)
+	$(BIN)/mypy
+
+format: $(VENV)/.linters   ## ruff's fixes and format, clang-format
+	$(BIN)/ruff check --fix --quiet .
+	$(BIN)/ruff format .
+	@echo clang-format -i csrc tests
+	@$(BIN)/clang-format -i $(NATIVE_SOURCES)
 
 clean:           ## everything that can be made again
 	rm -rf build dist demo *.egg-info gag_fast/*.so $(VENV)/.installed

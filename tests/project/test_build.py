@@ -50,6 +50,16 @@ def test_makefile_installs_what_pyproject_asks_a_build_to_have():
     assert sorted(line.replace('"', "").split()) == sorted(wanted)
 
 
+def test_makefile_and_pre_commit_lint_with_the_versions_of_pyproject():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    pinned = project["optional-dependencies"]["dev"]
+    assert all(re.fullmatch(r"[a-z-]+==[\d.]+", one) for one in pinned)
+    line = re.search(r"^LINTERS := (.*)$", (ROOT / "Makefile").read_text(), re.M).group(1)
+    assert line.replace('"', "").split() == [one for one in pinned if "pre-commit" not in one]
+    hooks = re.findall(r'"([a-z-]+==[\d.]+)"', (ROOT / ".pre-commit-config.yaml").read_text())
+    assert set(hooks) == {one for one in pinned if one.startswith(("ruff", "clang-format"))}
+
+
 def test_one_version_everywhere():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert gag_fast.__version__ == project["version"] == gag_fast.build_info()["version"]
