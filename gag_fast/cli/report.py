@@ -31,7 +31,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--formats",
         type=names,
         metavar="a,b",
-        help="some of text, markdown, csv, latex, html (default: all)",
+        help="some of text, markdown, csv, latex, html (default: these five), figures (every chart "
+        "as SVG and PDF), tables (every table as CSV and LaTeX)",
     )
     parser.add_argument(
         "--export",

@@ -272,6 +272,80 @@ def rank_chart(
     return _svg(height, body, label)
 
 
+@dataclass(frozen=True)
+class Point:
+    """A method on two axes, each with its interval; `front`: no other is better on both."""
+
+    index: int
+    label: str
+    x: Interval
+    y: Interval
+    front: bool
+
+
+def _decades(low: float, high: float) -> list[float]:
+    """1, 2 and 5 times powers of ten within [low, high]; of many decades the powers alone."""
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    steps = (1, 2, 5) if len(powers) <= 4 else (1,)
+    values = [step * 10.0**power for power in powers for step in steps]
+    return [v for v in values if low <= v <= high]
+
+
+def scatter(points: Sequence[Point], *, label: str, x_label: str, falling: bool = False) -> Markup:
+    """Points with error bars over a logarithmic x; a staircase joins those on the front.
+
+    Args:
+        points: with x > 0.
+        label: what a screen reader says of the chart.
+        x_label: below the axis.
+        falling: a lower y is the better one.
+    """
+    height = 230.0
+    ends = np.array([v for p in points for v in (p.x.mean, p.x.low, p.x.high)], float)
+    ends = ends[np.isfinite(ends) & (ends > 0)]
+    low, high = float(ends.min()) / 1.4, float(ends.max()) * 1.4
+    place = _Axis(math.log10(low), math.log10(high), _LEFT, WIDTH - _RIGHT)
+    ys = np.array([v for p in points for v in (p.y.mean, p.y.low, p.y.high)], float)
+    ys = ys[np.isfinite(ys)]
+    air = 0.08 * float(np.ptp(ys)) or 0.05
+    y = _Axis(float(ys.min()) - air, float(ys.max()) + air, height - _BOTTOM, _TOP)
+    base = height - _BOTTOM
+
+    def x(value: float) -> float:
+        return place(math.log10(max(value, low)))
+
+    body = []
+    for value in ticks(y.low, y.high, 4):
+        body.append(f'<path class="grid" d="M{_LEFT} {y(value)}H{WIDTH - _RIGHT}"/>')
+        body.append(_text(_LEFT - 6, y(value) + 3.5, tick_label(value), anchor="end"))
+    for value in _decades(low, high):
+        body.append(_text(x(value), base + 16, tick_label(value), anchor="middle"))
+    body.append(f'<path class="axis" d="M{_LEFT} {base}H{WIDTH - _RIGHT}"/>')
+    body.append(_text((_LEFT + WIDTH - _RIGHT) / 2, height - 4, x_label, "title", "middle"))
+    front = sorted((p for p in points if p.front), key=lambda p: (p.x.mean, p.y.mean))
+    if len(front) > 1:
+        steps = f"M{x(front[0].x.mean)} {y(front[0].y.mean)}"
+        for point in front[1:]:
+            steps += f"H{x(point.x.mean)}V{y(point.y.mean)}"
+        body.append(f'<path class="front" d="{steps}"/>')
+    for point in points:
+        across, up = x(point.x.mean), y(point.y.mean)
+        body.append(f'<g data-m="{point.index}"><title>{escape(point.label)}</title>')
+        if math.isfinite(point.x.low):
+            edge = f"M{x(point.x.low)} {up}H{x(point.x.high)}"
+            body.append(f'<path class="error" data-m="{point.index}" d="{edge}"/>')
+        if math.isfinite(point.y.low):
+            edge = f"M{across} {y(point.y.low)}V{y(point.y.high)}"
+            body.append(f'<path class="error" data-m="{point.index}" d="{edge}"/>')
+        body.append(f'<circle class="dot" data-m="{point.index}" cx="{across}" cy="{up}" r="4"/>')
+        right = across > (_LEFT + WIDTH) / 2
+        shift, anchor = (-7, "end") if right else (7, "start")
+        below = (up < _TOP + 12) != falling
+        name = _text(across + shift, up + (14 if below else -6), point.label, anchor=anchor)
+        body.append(name + "</g>")
+    return _svg(height, body, label)
+
+
 def whisker(cell: Interval, low: float, high: float, index: int) -> Markup:
     """A mean with its interval on the column's common scale, for a table's cell."""
     width, height = 96, 10

@@ -10,9 +10,14 @@ from gag_fast._files import replacing
 from gag_fast.report import html, tables
 from gag_fast.report.compare import check_alike
 from gag_fast.report.export import export_scores
+from gag_fast.report.files import figure_files, table_files
 from gag_fast.report.reading import Run, read_run
 
 FORMATS = (*tables.FORMATS, "html")
+"""What is written unless asked otherwise."""
+
+ALL_FORMATS = (*FORMATS, "figures", "tables")
+"""`figures`: every chart of the page as SVG and PDF; `tables`: every table as CSV and LaTeX."""
 
 
 def write_report(
@@ -26,35 +31,48 @@ def write_report(
 ) -> list[Path]:
     """Writes the report of runs that are read already; see `report`.
 
-    Returns the files: `table.txt`, `table.md`, `table.csv`, `table.tex` and `index.html`, as asked;
-    with several runs, each table file holds their tables one after the other.
+    Returns the files: `table.txt`, `table.md`, `table.csv`, `table.tex` and `index.html`, as asked,
+    and those of the folders `figures` and `tables`; with several runs, each table file holds their
+    tables one after the other.
 
     Raises:
         ValueError: no run, or an unknown format.
         OSError: the folder cannot be written.
     """
-    unknown = [f for f in formats if f not in FORMATS]
+    unknown = [f for f in formats if f not in ALL_FORMATS]
     if unknown:
-        raise ValueError(f"format must be one of {', '.join(FORMATS)}, got {unknown[0]!r}")
+        raise ValueError(f"format must be one of {', '.join(ALL_FORMATS)}, got {unknown[0]!r}")
     if not runs:
         raise ValueError("a report needs at least one run folder")
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     names = html.distinct_names(runs)
     summaries = [tables.summarize(run, title=name) for run, name in zip(runs, names, strict=True)]
+    shown = None
+    if {"html", "figures", "tables"} & set(formats):
+        shown = html.contents(runs, summaries=summaries, credits=credits)
     written = []
     for name in formats:
-        if name == "html":
-            text = html.render(runs, title=title, lead=lead, summaries=summaries, credits=credits)
-            path = out / "index.html"
-        else:
+        if name in tables.FORMATS:
             suffix, write = tables.FORMATS[name]
             text = "\n".join(write(summary) for summary in summaries)
-            path = out / f"table.{suffix}"
-        with replacing(path) as aside:
-            aside.write_text(text, encoding="utf-8")
-        written.append(path)
+            written.append(_write(out / f"table.{suffix}", text.encode()))
+            continue
+        assert shown is not None
+        if name == "html":
+            text = html.render_contents(shown, title=title, lead=lead)
+            written.append(_write(out / "index.html", text.encode()))
+        else:
+            files = figure_files(shown) if name == "figures" else table_files(shown)
+            written += [_write(out / name / file, content) for file, content in files]
     return written
+
+
+def _write(path: Path, content: bytes) -> Path:
+    path.parent.mkdir(exist_ok=True)
+    with replacing(path) as aside:
+        aside.write_bytes(content)
+    return path
 
 
 def report(
@@ -72,7 +90,7 @@ def report(
             the first.
         out: folder for the files; default: `report` in the first run folder (beside an exported
             file).
-        formats: any of "text", "markdown", "csv", "latex", "html".
+        formats: any of ALL_FORMATS.
         export: a Parquet file for the rows of all the runs; None: none.
         anyway: compare runs of different data, model or preset too.
 
@@ -101,6 +119,12 @@ def report(
                 f"{failed:,} of {run.rows:,} rows failed; the page lists the reasons\n"
             )
         sys.stdout.write("\n")
+    folders = {path.parent: 0 for path in written if path.parent.name in ("figures", "tables")}
     for path in written:
-        sys.stdout.write(f"wrote {path}\n")
+        if path.parent in folders:
+            folders[path.parent] += 1
+        else:
+            sys.stdout.write(f"wrote {path}\n")
+    for folder, count in folders.items():
+        sys.stdout.write(f"wrote {count} files to {folder}\n")
     return 0

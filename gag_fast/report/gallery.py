@@ -35,6 +35,8 @@ class Tile:
     caption: str
     value: str = ""
     index: int = -1
+    width: int = SIDE
+    height: int = SIDE
 
 
 @dataclass(frozen=True)
@@ -128,7 +130,7 @@ def _card(run: Run, image: str, metric: Measure, pictures: Pictures, label_of, c
     photograph = pictures.photograph(image)
     tiles = []
     if photograph is not None:
-        tiles.append(Tile(data_uri(photograph, side=SIDE), "photograph"))
+        tiles.append(_tile(photograph, "photograph"))
     for row in rows[:MAX_METHODS]:
         name = run.methods[run.method[row]]
         saliency = pictures.saliency(image, row)
@@ -137,8 +139,15 @@ def _card(run: Run, image: str, metric: Measure, pictures: Pictures, label_of, c
         picture = map_picture(saliency) if photograph is None else overlay(photograph, saliency)
         value = run.scores[metric.column][row]
         text = f"{metric.label} {value:.3f}" if np.isfinite(value) else ""
-        tiles.append(Tile(data_uri(picture, side=SIDE), name, text, int(run.method[row])))
+        tiles.append(_tile(picture, name, text, int(run.method[row])))
     return Card(image, note, tiles, credit)
+
+
+def _tile(picture: Image.Image, caption: str, value: str = "", index: int = -1) -> Tile:
+    """A picture with the size it is shown at, so that nothing moves when it appears."""
+    share = min(1.0, SIDE / max(picture.size))
+    width, height = (max(1, round(share * side)) for side in picture.size)
+    return Tile(data_uri(picture, side=SIDE), caption, value, index, width, height)
 
 
 class Pictures:

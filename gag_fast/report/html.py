@@ -6,6 +6,7 @@ import base64
 import hashlib
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from markupsafe import Markup, escape
 
 from gag_fast import __version__
 from gag_fast.report import page
-from gag_fast.report.compare import two_runs
+from gag_fast.report.compare import Comparison, two_runs
 from gag_fast.report.reading import Run
 from gag_fast.report.statistics import MIN_IMAGES
 from gag_fast.report.tables import Summary, number
@@ -86,6 +87,32 @@ def render(
         summaries: of the runs, when they are computed already.
         credits: image name -> whose photograph it is.
     """
+    parts = contents(runs, summaries=summaries, credits=credits)
+    return render_contents(parts, title=title, lead=lead)
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What a page shows: a section a run, and the comparisons of the others with the first.
+
+    Attributes:
+        names: of the runs.
+        sections: of the runs.
+        comparisons: (first's name, other's name, lines).
+    """
+
+    names: list[str]
+    sections: list[page.Section]
+    comparisons: list[tuple[str, str, list[Comparison]]]
+
+
+def contents(
+    runs: Sequence[Run],
+    *,
+    summaries: Sequence[Summary] | None = None,
+    credits: dict[str, str] | None = None,
+) -> Contents:
+    """Computes what a page shows; arguments as `render`."""
     names = [s.title for s in summaries] if summaries else distinct_names(runs)
     sections = [
         page.build(
@@ -98,15 +125,20 @@ def render(
         for index, run in enumerate(runs)
     ]
     comparisons = [(names[0], names[k], two_runs(runs[0], runs[k])) for k in range(1, len(runs))]
+    return Contents(names, sections, comparisons)
+
+
+def render_contents(parts: Contents, *, title: str | None = None, lead: str = "") -> str:
+    """The page of contents that are there already; title and lead as in `render`."""
     script = (_HERE / "report.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     style = (_HERE / "report.css").read_text(encoding="utf-8")
-    style += _colors(max(len(run.methods) for run in runs))
+    style += _colors(max(len(section.methods) for section in parts.sections))
     return _template().render(
-        title=title or " and ".join(names),
+        title=title or " and ".join(parts.names),
         lead=lead,
-        sections=sections,
-        comparisons=comparisons,
+        sections=parts.sections,
+        comparisons=parts.comparisons,
         style=Markup(style),
         script=Markup(script),
         script_hash=f"sha256-{digest}",

@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,10 +17,12 @@ from gag_fast.measures import CURVES, Measure
 from gag_fast.presets import preset
 from gag_fast.report import charts
 from gag_fast.report.compare import Comparison, against_method
+from gag_fast.report.cost import Cost, costs
 from gag_fast.report.gallery import Group, gallery
 from gag_fast.report.payload import pack, script_json
 from gag_fast.report.reading import Run
 from gag_fast.report.standings import Standing, standings
+from gag_fast.report.statistics import Interval
 from gag_fast.report.tables import Summary, number, summarize
 
 COLORS = 10  # the style sheet's; more methods than that start over with another dash
@@ -35,6 +38,7 @@ class Cell:
     best: bool
     drawing: Markup
     sort: float
+    value: Interval
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,8 @@ class Section:
     paired: list[Comparison]
     standings: list[Standing]
     ranks: list[Chart]
+    costs: list[Cost]
+    cost_charts: list[Chart]
     distributions: list[Chart]
     curves: list[Chart]
     ablation: list[Chart]
@@ -95,6 +101,7 @@ def build(
     summary = summary or summarize(run, title=title)
     focus = focus_method(run)
     standing = standings(run)
+    cost = costs(run, summary)
     labels = run.setting("labels")
     failures = [
         (run.images[run.image[row]], run.methods[run.method[row]], reason)
@@ -111,6 +118,8 @@ def build(
         paired=against_method(run, focus) if len(run.methods) > 1 else [],
         standings=standing,
         ranks=[_ranks(run, of_metric) for of_metric in standing],
+        costs=cost,
+        cost_charts=[_cost(summary, c, m) for c in cost for m in summary.metrics],
         distributions=_distributions(run),
         curves=_curves(run),
         ablation=_ablation(summary, run.setting("p")),
@@ -144,22 +153,42 @@ def label_reader(labels: Any) -> Callable[[int], str]:
 
 
 def facts(run: Run) -> list[tuple[str, str]]:
-    """The few numbers at the head of a run's section."""
-    found = [("images", f"{len(run.images):,}"), ("methods", f"{len(run.methods):,}")]
-    for label, key in (
-        ("model", "model"),
-        ("preset", "preset"),
-        ("samples n", "n"),
-        ("noise", "noise"),
-        ("seed", "seed"),
-    ):
-        value = run.setting(key)
-        if value is None and (section := run.section(key)) is not None:
-            value = section.get("name")
-        if value is not None:
-            found.append((label, str(value)))
-    found.append(("failed rows", f"{int((~run.ok).sum()):,}"))
-    return found
+    """What a reader must know of a run before believing its numbers."""
+    shown, whole = len(run.images), (run.section("data") or {}).get("images")
+    images = f"{shown:,}" if whole in (None, shown) else f"{shown:,} of {whole:,}"
+    source = run.setting("source")
+    model_hash, onnx_hash = run.setting("model_sha256"), run.setting("onnx_sha256")
+    given: list[tuple[str, Any]] = [
+        ("data set", Path(source).name if isinstance(source, str) else None),
+        ("images", images),
+        ("choice of images", run.setting("choice")),
+        ("methods", f"{len(run.methods):,}"),
+        ("model", _name_of(run, "model")),
+        ("weights, SHA-256", model_hash[:12] if isinstance(model_hash, str) else None),
+        ("ONNX file, SHA-256", onnx_hash[:12] if isinstance(onnx_hash, str) else None),
+        ("preset", _name_of(run, "preset")),
+        ("samples n", run.setting("n")),
+        ("noise", run.setting("noise")),
+        ("percentile p", run.setting("p")),
+        ("seed", run.setting("seed")),
+        ("made", str(run.setting("created", ""))[:10] or None),
+        ("commit", run.setting("commit")),
+        ("versions", _versions(run)),
+        ("failed rows", f"{int((~run.ok).sum()):,}"),
+    ]
+    return [(label, str(value)) for label, value in given if value is not None]
+
+
+def _name_of(run: Run, key: str) -> Any:
+    section = run.section(key)
+    value = run.setting(key)
+    return value if value is not None or section is None else section.get("name")
+
+
+def _versions(run: Run) -> str | None:
+    versions = run.section("versions") or {}
+    shown = [k for k in ("gag_fast", "torch", "onnxruntime-gpu", "onnxruntime") if k in versions]
+    return ", ".join(f"{name} {versions[name]}" for name in shown) or None
 
 
 def _summary_rows(summary: Summary) -> list[tuple[int, str, list[Cell], int]]:
@@ -183,6 +212,7 @@ def _summary_rows(summary: Summary) -> list[tuple[int, str, list[Cell], int]]:
                     best=method in summary.best(metric),
                     drawing=charts.whisker(value, low, high, index),
                     sort=value.mean if np.isfinite(value.mean) else -1e308,
+                    value=value,
                 )
             )
         rows.append((index, method, cells, max((c.n for c in mine.values()), default=0)))
@@ -196,6 +226,28 @@ def _ranks(run: Run, standing: Standing) -> Chart:
     title = f"{standing.metric.label} {standing.metric.arrow}"
     label = f"Mean rank of each method by {standing.metric.label}"
     return Chart(title, f"{standing.n:,} images", charts.rank_chart(rows, groups, label=label))
+
+
+def _cost(summary: Summary, cost: Cost, metric: Measure) -> Chart:
+    points = [
+        charts.Point(
+            k,
+            method,
+            cost.values[k],
+            summary.cells[method][metric.column],
+            k in cost.fronts[metric.column],
+        )
+        for k, method in enumerate(summary.methods)
+        if cost.values[k].mean > 0 and np.isfinite(summary.cells[method][metric.column].mean)
+    ]
+    title = f"{metric.label} {metric.arrow} by {cost.unit}"
+    svg = charts.scatter(
+        points,
+        label=f"{metric.label} of each method against its {cost.unit} an image",
+        x_label=f"{cost.unit} an image",
+        falling=not metric.higher_is_better,
+    )
+    return Chart(title, "", svg)
 
 
 def _distributions(run: Run) -> list[Chart]:

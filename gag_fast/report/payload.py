@@ -32,12 +32,22 @@ def script_json(value: Any) -> Markup:
     return Markup(text)
 
 
+def _classes(run: Run, index: np.ndarray) -> dict[str, str]:
+    """Names of the classes that occur, by number; none where the run does not tell them."""
+    labels = run.setting("labels")
+    if not isinstance(labels, list):
+        return {}
+    used = np.unique(index[(index >= 0) & (index < len(labels))])
+    return {str(int(k)): str(labels[int(k)]) for k in used}
+
+
 def pack(run: Run, max_rows: int = MAX_ROWS) -> dict[str, Any]:
     """What report.js needs to show, sort and filter the rows.
 
     Returns:
         a JSON-ready dict: `images`, `methods` (names), `rows` and `total` (numbers of them),
-        `columns`: each with `name`, `kind` ("image", "method", "status", "integer", "number"),
+        `classes` (number -> name) and `columns`: each with `name`, `kind` ("image", "method",
+        "class", "status", "number"),
         `digits` and `data`, the base64 of deflated little-endian int32 (a value times 10^digits;
         -2^31 where there is none).
     """
@@ -48,22 +58,29 @@ def pack(run: Run, max_rows: int = MAX_ROWS) -> dict[str, Any]:
         rows = np.flatnonzero(np.isin(run.image, chosen))
     # Only the names that occur travel with the rows.
     present, image = np.unique(run.image[rows], return_inverse=True)
+    target = np.where(run.target[rows] < 0, np.nan, run.target[rows])
+    predicted = run.columns.get("predicted")
     columns = [
         _column("image", "image", image),
         _column("method", "method", run.method[rows]),
-        _column("target", "integer", np.where(run.target[rows] < 0, np.nan, run.target[rows])),
+        _column("target", "class", target),
         _column("confidence", "number", run.confidence[rows], DIGITS),
     ]
     columns += [
         _column(f"{m.label} {m.arrow}", "number", run.scores[m.column][rows], DIGITS)
         for m in run.metrics
     ]
+    occurring = [run.target[rows]]
+    if predicted is not None:
+        columns.insert(3, _column("predicted", "class", predicted[rows]))
+        occurring.append(np.nan_to_num(predicted[rows], nan=-1).astype(np.int64))
     columns.append(_column("status", "status", run.ok[rows]))
     return {
         "images": [run.images[i] for i in present],
         "methods": run.methods,
         "rows": int(rows.size),
         "total": run.rows,
+        "classes": _classes(run, np.concatenate(occurring)),
         "columns": columns,
     }
 

@@ -78,9 +78,11 @@ async function rowsTable(box) {
     if (column.kind === "image") return data.images[value];
     if (column.kind === "method") return data.methods[value];
     if (column.kind === "status") return value ? "ok" : "failed";
+    if (column.kind === "class" && value !== MISSING) return data.classes[value] ?? `class ${value}`;
     return value === MISSING ? "–" : (value / 10 ** column.digits).toFixed(column.digits);
   };
-  const numeric = (column) => column.kind === "number" || column.kind === "integer";
+  const numeric = (column) => column.kind === "number";
+  const valued = (column) => numeric(column) || column.kind === "class";
 
   function draw() {
     const pages = Math.max(1, Math.ceil(shown.length / PAGE));
@@ -94,6 +96,7 @@ async function rowsTable(box) {
         if (column.kind === "image") { cell.scope = "row"; cell.title = cell.textContent; }
         if (numeric(column)) cell.className = "n";
         if (column.kind === "status") cell.className = cell.textContent;
+        if (column.kind === "class") cell.className = "class";
       }
     }
     body.replaceChildren(fragment);
@@ -125,7 +128,7 @@ async function rowsTable(box) {
     if (column.kind === "method") values = Int32Array.from(values, function (i) { return this[i]; }, rank(data.methods));
     // Missing values last in both directions; equal values in the order of the data.
     const last = direction === 1 ? 2147483647 : MISSING;
-    const keys = numeric(column) ? values.map((v) => v === MISSING ? last : v) : values;
+    const keys = valued(column) ? values.map((v) => v === MISSING ? last : v) : values;
     order = Uint32Array.from({ length: data.rows }, (_, i) => i);
     order.sort((a, b) => direction * (keys[a] - keys[b]) || a - b);
     filter();
@@ -147,6 +150,9 @@ async function rowsTable(box) {
     draw();
   });
   draw();
+  // Every row that the filter leaves, in the order shown; not the page's fifty.
+  box.everyRow = () => [columns.map((column) => column.name),
+    ...Array.from(shown, (row) => columns.map((column) => text(column, row)))];
   box.dataset.ready = "true";
 }
 
@@ -155,6 +161,78 @@ for (const box of document.querySelectorAll(".rows")) {
     box.querySelector("output").textContent = `The rows cannot be shown here (${error.message}).`;
   });
 }
+
+// ---- figures and tables to take along ---------------------------------------------------------
+
+function save(name, type, content) {
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(new Blob([content], { type }));
+  link.download = name;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 10000);
+}
+
+function svgFile(drawing) {
+  const copy = drawing.cloneNode(true);
+  const [from, to] = [[drawing, ...drawing.querySelectorAll("*")], [copy, ...copy.querySelectorAll("*")]];
+  const kept = ["fill", "fill-opacity", "stroke", "stroke-width", "stroke-linecap", "stroke-linejoin", "stroke-dasharray", "font-size", "font-family"];
+  from.forEach((element, index) => {
+    const style = getComputedStyle(element);
+    for (const name of kept) to[index].setAttribute(name, style.getPropertyValue(name));
+    to[index].removeAttribute("class");
+    to[index].removeAttribute("style");
+  });
+  const [, , width, height] = drawing.getAttribute("viewBox").split(" ");
+  copy.setAttribute("xmlns", "http://www.w3.org/2000/svg");
+  copy.setAttribute("width", width);
+  copy.setAttribute("height", height);
+  return new XMLSerializer().serializeToString(copy);
+}
+
+const cellText = (cell) => [...cell.childNodes].map((node) => node.textContent.trim()).filter(Boolean).join(" ");
+// A spreadsheet computes what begins with one of these, unless it is a number.
+const formula = (text) => /^[=+@\t\r-]/.test(text) && Number.isNaN(Number(text)) ? "'" + text : text;
+const csvFile = (rows) => rows.map((row) => row.map((cell) => {
+  const text = formula(cell);
+  return /[",\n\r]/.test(text) ? '"' + text.replaceAll('"', '""') + '"' : text;
+}).join(",")).join("\n") + "\n";
+const LATEX = { "\\": "\\textbackslash{}", "~": "\\textasciitilde{}", "^": "\\textasciicircum{}", "↑": "$\\uparrow$", "↓": "$\\downarrow$", "–": "--", "−": "$-$", "…": "\\dots{}" };
+const latexText = (text) => text.replace(/[\\~^&%$#_{}↑↓–−…]/g, (c) => LATEX[c] ?? "\\" + c);
+const latexFile = ([head, ...rows]) => [
+  "% needs \\usepackage{booktabs}", `\\begin{tabular}{l${"r".repeat(head.length - 1)}}`, "\\toprule",
+  head.map(latexText).join(" & ") + " \\\\", "\\midrule",
+  ...rows.map((row) => row.map(latexText).join(" & ") + " \\\\"), "\\bottomrule", "\\end{tabular}", ""].join("\n");
+
+function buttons(choices) {
+  const bar = document.createElement("div");
+  bar.className = "save";
+  for (const [label, act] of choices) {
+    const button = bar.appendChild(document.createElement("button"));
+    button.type = "button";
+    button.textContent = label;
+    button.addEventListener("click", act);
+  }
+  return bar;
+}
+
+const plainName = (text) => text.trim().replace(/[^A-Za-z0-9]+/g, "-").slice(0, 60).replace(/^-|-$/g, "") || "figure";
+for (const figure of document.querySelectorAll(".charts figure")) {
+  const drawing = figure.querySelector("svg");
+  const name = plainName(drawing.getAttribute("aria-label")) + ".svg";
+  figure.append(buttons([["SVG", () => save(name, "image/svg+xml", svgFile(drawing))]]));
+}
+for (const table of document.querySelectorAll(".scroll > table")) {
+  const box = table.closest(".rows");
+  const heading = table.closest("section")?.querySelector("h2")?.firstChild?.textContent ?? "table";
+  const rows = () => box ? box.everyRow() : [...table.rows].map((row) => [...row.cells].map(cellText));
+  table.parentNode.after(buttons([
+    ["CSV", () => save(plainName(heading) + ".csv", "text/csv", csvFile(rows()))],
+    ["LaTeX", () => save(plainName(heading) + ".tex", "text/plain", latexFile(rows()))],
+  ]));
+}
+
+// On paper there is nothing to unfold.
+addEventListener("beforeprint", () => { for (const fold of document.querySelectorAll("details")) fold.open = true; });
 
 // ---- pointing at a method ---------------------------------------------------------------------
 

@@ -177,7 +177,8 @@ _LATEX = {
 }
 
 
-def _latex(text: str) -> str:
+def latex_text(text: str) -> str:
+    """Text from data: what LaTeX would read as a command is escaped."""
     return "".join(_LATEX.get(character, character) for character in text)
 
 
@@ -195,7 +196,7 @@ def to_latex(summary: Summary) -> str:
         r"\midrule",
     ]
     for method in summary.methods:
-        row = [_latex(method)]
+        row = [latex_text(method)]
         for metric in summary.metrics:
             cell = summary.cells[method][metric.column]
             mean = number(cell.mean).replace("–", "--")
