@@ -10,54 +10,73 @@ from tests import ROOT
 
 # Every room, and the rooms it may import. A room is a module of gag_fast or a package with all
 # its modules; `export` is the top-level folder installed as gag_fast.export.
-ROOMS = {
+ROOMS: dict[str, set[str]] = {
     "_library": set(),
-    "_fake": {"_library"},
-    "ops": {"_library", "_fake"},
     "reference": set(),
     "_errors": set(),
     "_files": set(),
-    "_run_files": {"_errors"},
     "_inputs": set(),
-    "aggregate": {"ops", "_inputs"},
-    "attribution": {"ops", "_inputs", "aggregate"},
-    "explainer": {"attribution", "aggregate", "ops", "_inputs"},
-    "captum_api": {"explainer", "attribution", "aggregate", "_inputs"},
-    "quantus_api": {"explainer", "attribution"},
     "models": set(),
-    "onnx_metadata": {"models"},
-    "images": {"models"},
-    "export": {"models", "onnx_metadata"},
     "presets": set(),
     "measures": set(),
-    "classifier": {"models", "onnx_metadata"},
-    "perturb": {"ops", "presets"},
-    "metrics": {"ops", "_inputs", "measures", "presets", "perturb", "classifier"},
-    "data": {"images", "models"},
-    "report": {"images", "models", "measures", "presets", "_run_files"},
-    "runs": {
-        *{"data", "images", "models", "export", "classifier", "presets", "metrics"},
-        *{"explainer", "attribution", "report", "_progress", "measures", "_run_files"},
-    },
     "_progress": set(),
-    "experiments": {
-        *{"runs", "data", "images", "models", "export", "classifier", "presets", "metrics"},
-        *{"explainer", "attribution", "aggregate", "report", "_progress", "measures", "_run_files"},
-    },
-    "demo": {
-        "runs",
+    "_fake": {"_library"},
+    "_run_files": {"_errors"},
+    "onnx_metadata": {"models"},
+    "images": {"models"},
+    "ops": {"_fake"},
+    "export": {"models", "onnx_metadata"},
+    "classifier": {"models", "onnx_metadata"},
+    "data": {"images"},
+    "report": {"_run_files", "images", "measures", "models", "presets"},
+    "aggregate": {"_inputs", "ops"},
+    "perturb": {"ops", "presets"},
+    "attribution": {"_inputs", "aggregate", "ops"},
+    "metrics": {"classifier", "measures", "ops", "perturb", "presets"},
+    "explainer": {"_inputs", "attribution", "ops"},
+    "captum_api": {"_inputs", "explainer"},
+    "quantus_api": {"explainer"},
+    "runs": {
+        "_progress",
+        "_run_files",
+        "attribution",
+        "classifier",
         "data",
+        "explainer",
+        "export",
+        "images",
+        "measures",
+        "metrics",
+        "models",
+        "presets",
+    },
+    "experiments": {
+        "_progress",
+        "attribution",
+        "classifier",
+        "data",
+        "explainer",
+        "export",
+        "images",
+        "measures",
+        "metrics",
+        "models",
+        "presets",
+        "report",
+        "runs",
+    },
+    "demo": {"export", "models", "report", "runs"},
+    "cli": {
+        "_progress",
+        "data",
+        "demo",
+        "experiments",
+        "explainer",
+        "export",
         "images",
         "models",
-        "export",
-        "classifier",
-        "metrics",
         "report",
-        "explainer",
-    },
-    "cli": {
-        *{"demo", "runs", "data", "images", "models", "export", "classifier", "presets"},
-        *{"metrics", "measures", "explainer", "report", "experiments", "_progress"},
+        "runs",
     },
     "__main__": {"cli"},
 }
@@ -98,7 +117,7 @@ def imported(path: Path) -> set[str]:
 @pytest.mark.parametrize("path", sources(), ids=lambda p: str(p.relative_to(ROOT)))
 def test_a_file_imports_only_what_its_room_may(path):
     room = room_of(path)
-    assert room in ROOMS, f"{room} is not in the picture: add it here and in README.md"
+    assert room in ROOMS, f"{room} is in no list of rooms: add it here and in README.md's picture"
     public = {"__version__", "__path__", "_build_info"}
     assert imported(path) - {room} - public - GROUND <= ROOMS[room]
 
@@ -140,11 +159,31 @@ def test_kernels_math_knows_nothing_of_torch():
         assert "torch/" not in path.read_text(), path
 
 
-def test_every_room_is_in_the_readme_picture():
+def floors() -> list[set[str]]:
+    """The rooms of README.md's picture, floor by floor from the ground up."""
     text = (ROOT / "README.md").read_text()
-    for room in ROOMS:
-        if not room.startswith("_"):
-            assert re.search(rf"\b{room}\b", text), f"README.md does not show {room}"
+    picture = text.partition("a floor imports only from floors below it")[2].partition("```")[0]
+    lines = [line.split("·")[0].split() for line in picture.splitlines()[1:]]
+    return [set(line) for line in reversed(lines) if line]
+
+
+def test_the_readme_picture_has_every_room_once():
+    shown = [room for floor in floors() for room in floor]
+    assert sorted(shown) == sorted(ROOMS)
+
+
+def test_every_arrow_goes_down_in_the_readme_picture():
+    height = {room: number for number, floor in enumerate(floors()) for room in floor}
+    wrong = [(a, b) for a in ROOMS for b in ROOMS[a] if height[a] <= height[b]]
+    assert not wrong, f"README.md's picture has these beside or above what imports them: {wrong}"
+
+
+def test_no_arrow_is_allowed_that_nothing_uses():
+    used: dict[str, set[str]] = {room: set() for room in ROOMS}
+    for path in sources():
+        used[room_of(path)] |= imported(path)
+    unused = {room: ROOMS[room] - used[room] for room in ROOMS if ROOMS[room] - used[room]}
+    assert not unused, f"take these out of ROOMS: {unused}"
 
 
 # ---- modules: no circle anywhere, the benchmarks and the tests included --------------------------
