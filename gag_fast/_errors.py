@@ -10,6 +10,10 @@ class GagFastError(ValueError):
     """Something asked of gag_fast that cannot be done; one line that names what was received."""
 
 
+class InputTypeError(GagFastError, TypeError):
+    """An argument of the wrong type or dtype."""
+
+
 class ClassifierError(GagFastError):
     """A classifier that cannot be loaded or used as asked; one line with the reason."""
 

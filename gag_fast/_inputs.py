@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gag_fast._errors import GagFastError, InputTypeError
+
 DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 _DTYPE_NAMES = "float32, float64, float16 or bfloat16"
 CHANNELS = ("sum", "keep")
@@ -31,9 +33,9 @@ def describe(value: Any) -> str:
 
 
 def from_array(value: np.ndarray, name: str) -> Tensor:
-    """A NumPy array as a tensor over the same memory, copied only where torch cannot view it."""
-    if value.dtype.kind != "f" or value.dtype.itemsize > 8:
-        raise TypeError(f"{name} must be {_DTYPE_NAMES}, got {describe(value)}")
+    """An array of numbers as a tensor over the same memory, copied where torch cannot view it."""
+    if value.dtype.kind not in "fiub" or value.dtype.itemsize > 8:
+        raise InputTypeError(f"{name} must be {_DTYPE_NAMES}, got {describe(value)}")
     if not value.dtype.isnative:
         value = value.astype(value.dtype.newbyteorder("="))
     # The step of an axis of length 1 is never taken, but torch refuses a negative one.
@@ -57,11 +59,13 @@ def as_gradient(value: Any, name: str) -> Tensor:
     if isinstance(value, np.ndarray):
         value = from_array(value, name)
     if not isinstance(value, Tensor):
-        raise TypeError(f"{name} must be a torch tensor or a NumPy array, got {describe(value)}")
+        raise InputTypeError(
+            f"{name} must be a torch tensor or a NumPy array, got {describe(value)}"
+        )
     if value.dtype not in DTYPES:
-        raise TypeError(f"{name} must be {_DTYPE_NAMES}, got {describe(value)}")
+        raise InputTypeError(f"{name} must be {_DTYPE_NAMES}, got {describe(value)}")
     if value.layout != torch.strided:
-        raise TypeError(f"{name} must be a dense tensor, got layout {value.layout}")
+        raise InputTypeError(f"{name} must be a dense tensor, got layout {value.layout}")
     if not (value.is_cpu or value.is_cuda):
         raise ValueError(f"{name} must be on the CPU or a CUDA device, got {value.device}")
     if value.is_cuda and not _has_cuda_kernels():
@@ -105,6 +109,55 @@ def as_sample(value: ArrayLike, name: str = "grad") -> tuple[Tensor, bool]:
         f"{name} must be [C,H,W] or [B,C,H,W], got {sample.dim()} dimensions: "
         f"shape {list(sample.shape)}"
     )
+
+
+def as_numbers(value: Any, name: str) -> Tensor:
+    """A tensor, an array or a list of numbers as a detached tensor, whatever its dtype."""
+    if isinstance(value, Tensor):
+        return value.detach()
+    if isinstance(value, np.ndarray):
+        return from_array(value, name)
+    if isinstance(value, (int, float, np.number, list, tuple)):
+        try:
+            return torch.as_tensor(value)
+        except (TypeError, ValueError, RuntimeError):
+            pass
+    raise InputTypeError(f"{name} must be a torch tensor or a NumPy array, got {describe(value)}")
+
+
+def as_images(value: Any) -> Tensor:
+    """Images `[B,C,H,W]`, floating point and detached, wherever they lie."""
+    if isinstance(value, np.ndarray):
+        value = from_array(value, "images")
+    if not isinstance(value, Tensor):
+        raise InputTypeError(
+            f"images must be a torch tensor or a NumPy array, got {describe(value)}"
+        )
+    if not value.is_floating_point():
+        raise InputTypeError(
+            f"images must be floating point, normalised for the model, got {describe(value)}"
+        )
+    if value.dim() != 4 or 0 in value.shape:
+        raise GagFastError(f"images must be [B,C,H,W] with no empty axis, got {describe(value)}")
+    return value.detach()
+
+
+def as_targets(value: Any, count: int, classes: int) -> Tensor:
+    """Classes of `count` images, int64 `[count]`: one for each, or a single number for all."""
+    given = as_numbers(value, "targets")
+    if given.is_floating_point() or given.is_complex() or given.dtype == torch.bool:
+        raise InputTypeError(f"targets must be integers, got {describe(value)}")
+    if given.dim() == 0:
+        given = given.expand(count)
+    if list(given.shape) != [count]:
+        raise GagFastError(
+            f"targets must be one class, or [{count}] for {count} images, got {list(given.shape)}"
+        )
+    low, high = (int(v) for v in given.aminmax())
+    if low < 0 or high >= classes:
+        wrong = low if low < 0 else high
+        raise GagFastError(f"target {wrong} is not one of the model's {classes} classes (from 0)")
+    return given.long()
 
 
 def _as_percent(value: Any) -> float:

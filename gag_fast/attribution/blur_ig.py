@@ -13,38 +13,20 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from gag_fast._blur import blur_matrix, gaussian
 from gag_fast.attribution.samples import Job, Sample
 
 PADDINGS = ("constant", "reflect")
 
 
-def blur_matrix(
-    size: int, sigma: float, *, kernel_size: int | None = None, padding: str = "constant"
-) -> Tensor:
-    """The Gaussian blur of a line of `size` pixels as a matrix `[size,size]` float64.
-
-    Args:
-        size: number of pixels.
-        sigma: standard deviation in pixels; 0 gives the identity.
-        kernel_size: taps, odd; None: up to 4 sigma to either side, as SciPy.
-        padding: what lies outside: "constant" zeros, or the line's mirror image ("reflect").
-    """
+def _blur(size: int, sigma: float, kernel_size: int | None, padding: str) -> Tensor:
+    """The blur of a line of pixels; `kernel_size` None: up to 4 sigma to either side, as SciPy."""
     if sigma == 0:
         return torch.eye(size, dtype=torch.float64)
     radius = int(4 * sigma + 0.5) if kernel_size is None else kernel_size // 2
-    offset = torch.arange(-radius, radius + 1)
-    taps = torch.exp(-0.5 * (offset.double() / sigma) ** 2)
-    taps /= taps.sum()
-    source = torch.arange(size)[:, None] + offset[None, :]
-    weight = taps.expand(size, -1).clone()
-    if padding == "reflect":
-        if radius >= size:
-            raise ValueError(f"a kernel of {2 * radius + 1} does not fit {size} mirrored pixels")
-        source = size - 1 - (size - 1 - source.abs()).abs()
-    else:
-        weight[(source < 0) | (source >= size)] = 0
-        source = source.clamp(0, size - 1)
-    return torch.zeros(size, size, dtype=torch.float64).scatter_add_(1, source, weight)
+    if padding == "reflect" and radius >= size:
+        raise ValueError(f"a kernel of {2 * radius + 1} does not fit {size} mirrored pixels")
+    return blur_matrix(size, gaussian(2 * radius + 1, sigma), padding)
 
 
 def blurred_path(
@@ -64,8 +46,8 @@ def blurred_path(
         max_sigma: standard deviation in pixels of the blurriest image (itself not on the path).
         grad_step: difference of sigma from which the derivative is taken.
         sqrt: space the variances evenly, not the standard deviations.
-        kernel_size: see `blur_matrix`.
-        padding: see `blur_matrix`.
+        kernel_size: taps, odd; None: up to 4 sigma to either side.
+        padding: what lies outside: "constant" zeros, or the image's mirror image ("reflect").
         steps: number of scales.
     """
     count = job.n if steps is None else steps
@@ -83,8 +65,7 @@ def blurred_path(
 
     def blur(sigma: float) -> Tensor:
         rows, columns = (
-            blur_matrix(size, sigma, kernel_size=kernel_size, padding=padding).to(images.device)
-            for size in images.shape[-2:]
+            _blur(size, sigma, kernel_size, padding).to(images.device) for size in images.shape[-2:]
         )
         return rows @ images @ columns.T
 

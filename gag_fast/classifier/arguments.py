@@ -7,34 +7,23 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from gag_fast._errors import ClassifierError
+from gag_fast._inputs import as_images
 from gag_fast.onnx_metadata import SCORES
-
-_FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 
 
 def checked_images(images: Any, channels: int | None, size: tuple[int, int] | None) -> Tensor:
     """Images as a float32 tensor [B, C, H, W] that fits the model, wherever it lies."""
-    if isinstance(images, np.ndarray):
-        images = torch.from_numpy(np.ascontiguousarray(images))
-    if not isinstance(images, Tensor):
-        raise ClassifierError(
-            f"images must be a torch tensor or NumPy array, got {type(images).__name__}"
-        )
-    if images.dtype not in _FLOATS:
-        raise ClassifierError(f"images must be floating point, got {images.dtype}")
+    images = as_images(images)
     shape = list(images.shape)
-    if images.ndim != 4 or 0 in shape:
-        raise ClassifierError(f"images must be [B, C, H, W] and not empty, got shape {shape}")
     wanted = (channels, *(size or (None, None)))
     if any(w not in (None, got) for w, got in zip(wanted, shape[1:], strict=True)):
         expected = ", ".join("any" if w is None else str(w) for w in wanted)
         raise ClassifierError(f"the classifier takes images [B, {expected}], got {shape}")
-    return images.detach().float()
+    return images.float()
 
 
 def checked_colours(

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gag_fast._inputs import as_numbers, as_targets
 from gag_fast.classifier import Classifier
 from gag_fast.metrics.case import Case
 from gag_fast.presets import Preset
@@ -82,7 +83,7 @@ def check_batch(
             f"smallest value of {float(m[m.isfinite()].min()):g}. Take magnitudes or min-max first"
         )
     classes = clf.classes(x)
-    t = _as_targets(targets, count, classes)
+    t = as_targets(targets, count, classes)
     truth = None if masks is None else as_masks(masks, m)
     device = None if isinstance(images, np.ndarray) else images.device
     several = m.ndim == 4
@@ -98,7 +99,7 @@ def check_batch(
 
 def as_maps(value: Any, name: str) -> Tensor:
     """Maps as a float32 or float64 tensor."""
-    tensor = _as_tensor(value, name)
+    tensor = as_numbers(value, name)
     if not tensor.is_floating_point():
         raise TypeError(f"{name} must be floating point, got {tensor.dtype}")
     return tensor if tensor.dtype in (torch.float32, torch.float64) else tensor.float()
@@ -106,7 +107,7 @@ def as_maps(value: Any, name: str) -> Tensor:
 
 def as_masks(value: Any, maps: Tensor) -> Tensor:
     """Masks [B, H, W] in [0, 1] as a float64 tensor that fits the maps."""
-    tensor = _as_tensor(value, "masks").double()
+    tensor = as_numbers(value, "masks").double()
     wanted = [maps.shape[0], *maps.shape[-2:]]
     if list(tensor.shape) != wanted:
         raise ValueError(f"masks must be {wanted} for these maps, got {list(tensor.shape)}")
@@ -133,29 +134,3 @@ def check_pair(maps: Any, masks: Any) -> tuple[Tensor, Tensor, Callable[[Tensor]
         return value.cpu().numpy() if isinstance(maps, np.ndarray) else value
 
     return found, truth if m.ndim == 3 else truth[:, None], back
-
-
-def _as_targets(value: Any, count: int, classes: int) -> Tensor:
-    tensor = _as_tensor(value, "targets")
-    if tensor.is_floating_point() or tensor.dtype == torch.bool or tensor.is_complex():
-        raise TypeError(f"targets must be whole numbers, got {tensor.dtype}")
-    if list(tensor.shape) != [count]:
-        raise ValueError(f"targets must be [{count}] for {count} images, got {list(tensor.shape)}")
-    low, high = (int(v) for v in tensor.aminmax())
-    if low < 0 or high >= classes:
-        wrong = low if low < 0 else high
-        raise ValueError(f"targets must lie in [0, {classes}), got {wrong}")
-    return tensor.long()
-
-
-def _as_tensor(value: Any, name: str) -> Tensor:
-    if isinstance(value, Tensor):
-        return value.detach()
-    if isinstance(value, np.ndarray):
-        return torch.from_numpy(np.ascontiguousarray(value))
-    if isinstance(value, (list, tuple)):
-        try:
-            return torch.as_tensor(value)
-        except (TypeError, ValueError, RuntimeError):
-            pass
-    raise TypeError(f"{name} must be a torch tensor or NumPy array, got {type(value).__name__}")

@@ -1,18 +1,13 @@
-"""Gaussian blur of images as two small matrix products.
-
-Reflection and folding are in the matrices, so any kernel fits any image, and one image's result
-does not depend on the others of its batch.
-"""
+"""Gaussian blur of images as a preset says."""
 
 from __future__ import annotations
 
 import functools
-import math
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from gag_fast._blur import blur_matrix, gaussian
 from gag_fast.presets import Preset
 
 
@@ -30,25 +25,8 @@ def blur(images: Tensor, preset: Preset) -> Tensor:
 
 @functools.lru_cache(maxsize=16)
 def _matrix(size: int, kernel: int, sigma: float, form: str, padding: str) -> Tensor:
-    """float64 [size, size]: row i holds the weights of the input pixels in output pixel i."""
-    weights = _gaussian(kernel, sigma) if form == "gaussian" else _folded(kernel, sigma)
-    matrix = np.zeros((size, size))
-    rows = np.arange(size)
-    for tap, weight in enumerate(weights, start=-(kernel // 2)):
-        at = rows + tap
-        if padding == "reflect":
-            matrix[rows, _reflect(at, size)] += weight
-        else:
-            inside = (at >= 0) & (at < size)
-            matrix[rows[inside], at[inside]] += weight
-    return torch.from_numpy(matrix)
-
-
-def _gaussian(kernel: int, sigma: float) -> list[float]:
-    """exp(-x^2 / 2 sigma^2) at whole pixels, normalised to sum 1."""
-    half = kernel // 2
-    values = [math.exp(-0.5 * (x / sigma) ** 2) for x in range(-half, half + 1)]
-    return [v / sum(values) for v in values]
+    taps = gaussian(kernel, sigma) if form == "gaussian" else _folded(kernel, sigma)
+    return blur_matrix(size, taps, padding)
 
 
 def _folded(kernel: int, sigma: float) -> list[float]:
@@ -59,15 +37,7 @@ def _folded(kernel: int, sigma: float) -> list[float]:
     """
     half = kernel // 2
     weights = [0.0] * kernel
-    for tap, value in enumerate(_gaussian(2 * int(4 * sigma + 0.5) + 1, sigma)):
+    for tap, value in enumerate(gaussian(2 * int(4 * sigma + 0.5) + 1, sigma)):
         at = (half + tap - int(4 * sigma + 0.5)) % (2 * kernel)
         weights[at if at < kernel else 2 * kernel - 1 - at] += value
     return weights
-
-
-def _reflect(at: np.ndarray, size: int) -> np.ndarray:
-    """Indexes on a line mirrored at its end pixels without repeating them, as often as needed."""
-    if size == 1:
-        return np.zeros_like(at)
-    at = at % (2 * (size - 1))
-    return np.where(at < size, at, 2 * (size - 1) - at)

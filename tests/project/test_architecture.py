@@ -13,6 +13,7 @@ from tests import ROOT
 ROOMS: dict[str, set[str]] = {
     "_library": set(),
     "reference": set(),
+    "_blur": set(),
     "_errors": set(),
     "_files": set(),
     "_inputs": set(),
@@ -82,7 +83,7 @@ ROOMS: dict[str, set[str]] = {
 }
 
 # What stands below every room and may be imported by each: nothing of the package is in them.
-GROUND = {"_errors", "_files"}
+GROUND = {"_blur", "_errors", "_files", "_inputs"}
 
 
 def room_of(path: Path) -> str:

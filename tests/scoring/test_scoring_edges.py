@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import gag_fast
-from gag_fast.classifier import Classifier, ClassifierError
+from gag_fast.classifier import Classifier
 from gag_fast.presets import PRESETS, Preset, preset
 from tests.scoring.scoring_models import batch
 
@@ -106,20 +106,20 @@ def test_wrong_kinds(small_clf):
     images, maps, targets = batch(2)
     with pytest.raises(TypeError, match=r"maps must be floating point, got torch\.int64"):
         gag_fast.evaluate(small_clf, images, maps.long(), targets)
-    with pytest.raises(TypeError, match="maps must be a torch tensor or NumPy array, got str"):
+    with pytest.raises(TypeError, match="maps must be a torch tensor or a NumPy array, got str"):
         gag_fast.evaluate(small_clf, images, "maps", targets)
-    with pytest.raises(ValueError, match="images must be a torch tensor or NumPy array, got int"):
+    with pytest.raises(ValueError, match="images must be a torch tensor or a NumPy array, got int"):
         gag_fast.evaluate(small_clf, 3, maps, targets)
-    with pytest.raises(TypeError, match=r"targets must be whole numbers, got torch\.float32"):
+    with pytest.raises(TypeError, match=r"targets must be integers, got a torch\.float32"):
         gag_fast.evaluate(small_clf, images, maps, targets.float())
 
 
 @pytest.mark.parametrize(
     ("targets", "message"),
     [
-        ([0, 5], r"targets must lie in \[0, 5\), got 5"),
-        ([-1, 0], r"targets must lie in \[0, 5\), got -1"),
-        ([0], r"targets must be \[2\] for 2 images, got \[1\]"),
+        ([0, 5], "target 5 is not one of the model's 5 classes"),
+        ([-1, 0], "target -1 is not one of the model's 5 classes"),
+        ([0], r"targets must be one class, or \[2\] for 2 images, got \[1\]"),
         ([[0], [1]], r"got \[2, 1\]"),
     ],
 )
@@ -134,17 +134,20 @@ def test_wrong_targets(small_clf, targets, message):
     [
         ((2, 3, 20, 24), r"takes images \[B, 3, 24, 24\], got \[2, 3, 20, 24\]"),
         ((2, 1, 24, 24), r"got \[2, 1, 24, 24\]"),
-        ((3, 24, 24), r"images must be \[B, C, H, W\] and not empty, got shape \[3, 24, 24\]"),
-        ((0, 3, 24, 24), "not empty"),
+        (
+            (3, 24, 24),
+            r"images must be \[B,C,H,W\] with no empty axis, got .* \[3, 24, 24\]",
+        ),
+        ((0, 3, 24, 24), "no empty axis"),
     ],
 )
 def test_wrong_images(small_clf, shape, message):
-    with pytest.raises(ClassifierError, match=message):
+    with pytest.raises(gag_fast.GagFastError, match=message):
         small_clf(torch.zeros(shape))
 
 
 def test_whole_number_images(small_clf):
-    with pytest.raises(ClassifierError, match=r"images must be floating point, got torch\.uint8"):
+    with pytest.raises(TypeError, match=r"images must be floating point.* got a torch\.uint8"):
         small_clf(torch.zeros(1, 3, 24, 24, dtype=torch.uint8))
 
 
