@@ -77,9 +77,11 @@ def measure(backend: Backend, shape: Shape) -> tuple[int, dict[int, float]]:
 def _rate(backend: Backend, batch: int, shape: Shape) -> tuple[float, float]:
     """Images a second, and seconds of one pass."""
     lanes = backend.open(batch, shape)
-    # Noise, not zeros: some kernels are faster on zeros.
-    for lane in lanes:
-        lane.buffer.normal_()
+    # Noise, not zeros: some kernels are faster on zeros. On the queue on which the lane was made,
+    # or the two could write the buffer at once.
+    with backend.on_queue():
+        for lane in lanes:
+            lane.buffer.normal_()
 
     def fill(buffer: Tensor, job: int) -> int:
         return batch

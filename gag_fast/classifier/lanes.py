@@ -12,6 +12,7 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -48,6 +49,8 @@ class Backend(ABC):
     device: torch.device
     lanes_at_once: int = 1
     """How many forward passes run side by side."""
+    queues: bool = False
+    """Whether `drive` returns before its jobs are computed."""
 
     @abstractmethod
     def open(self, batch: int, shape: Shape) -> list[Lane]:
@@ -58,6 +61,18 @@ class Backend(ABC):
         with torch.inference_mode():
             for job in range(jobs):
                 _one(lanes[0], job, fill, collect)
+
+    def on_queue(self) -> contextlib.AbstractContextManager[object]:
+        """What is queued inside runs in order with the forward passes."""
+        return contextlib.nullcontext()
+
+    def mark(self) -> Any:
+        """A point in the caller's queue that `aside` can wait for; None where nothing is queued."""
+        return None
+
+    def aside(self, after: Any) -> contextlib.AbstractContextManager[object]:
+        """What is queued inside runs beside the jobs driven so far, once `after` is reached."""
+        return contextlib.nullcontext()
 
     def synchronize(self) -> None:
         """Waits until everything that was driven is computed; a matter of GPUs."""

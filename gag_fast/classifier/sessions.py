@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -48,22 +51,75 @@ class CudaSession(Backend):
     the next batch's masks are queued while the GPU still computes this one's scores.
     """
 
+    queues = True
+
     def __init__(self, session: Any, classes: int, stream: torch.cuda.Stream) -> None:
         self.session, self.classes, self.stream = session, classes, stream
         self.device = stream.device
+        self._beside: torch.cuda.Stream | None = None
+        self._graphs = itertools.count(1) if captures(session) else None
 
     def open(self, batch: int, shape: Shape) -> list[Lane]:
-        """One lane, always run at its full batch: cuDNN searches once per shape."""
-        with torch.cuda.stream(self.stream):
-            return [_BoundLane(self.session, batch, shape, self.classes, self.device, True)]
+        """One lane, always run at its full batch: cuDNN plans, and a graph is captured, once.
+
+        ONNX Runtime replays a captured graph on the addresses that it was captured with, so every
+        lane has a graph of its own. That of a lane that is gone is never replayed again.
+        """
+        graph = None if self._graphs is None else next(self._graphs)
+        with self.on_queue():
+            return [_BoundLane(self.session, batch, shape, self.classes, self.device, True, graph)]
+
+    def on_queue(self) -> contextlib.AbstractContextManager[object]:
+        """The stream of the forward passes."""
+        return torch.cuda.stream(self.stream)
+
+    def mark(self) -> torch.cuda.Event:
+        """An event on the caller's stream."""
+        return torch.cuda.current_stream(self.device).record_event()
+
+    @contextlib.contextmanager
+    def aside(self, after: torch.cuda.Event) -> Iterator[None]:
+        """A stream beside that of the forward passes; the caller's stream waits for it afterwards.
+
+        The caller's own stream would not do: after `drive` it waits for the forward passes.
+        """
+        if self._beside is None:
+            self._beside = torch.cuda.Stream(self.device)
+        outer = torch.cuda.current_stream(self.device)
+        self._beside.wait_event(after)
+        try:
+            with torch.cuda.stream(self._beside):
+                yield
+        finally:
+            outer.wait_stream(self._beside)
 
     def drive(self, lanes: list[Lane], jobs: int, fill: Fill, collect: Collect) -> None:
         """Queues all jobs; on return the caller's stream waits for them, the host does not."""
         outer = torch.cuda.current_stream(self.device)
         self.stream.wait_stream(outer)
-        with torch.cuda.stream(self.stream):
-            super().drive(lanes, jobs, fill, collect)
-        outer.wait_stream(self.stream)
+        try:
+            with self.on_queue():
+                super().drive(lanes, jobs, fill, collect)
+        finally:
+            # After an error too: jobs that are queued still use memory the caller is about to free.
+            outer.wait_stream(self.stream)
+
+
+def captures(session: Any) -> bool:
+    """Whether a session captures its forward pass as a CUDA graph and replays it."""
+    names = ("enable_cuda_graph", "trt_cuda_graph_enable")
+    given = (options.get(name) for options in session.get_provider_options().values()
+             for name in names)  # fmt: skip
+    return any(str(value).lower() in ("1", "true") for value in given)
+
+
+def uncaptured() -> Any:
+    """RunOptions of a forward pass that is not captured, whatever the session's options say."""
+    import onnxruntime
+
+    options = onnxruntime.RunOptions()
+    options.add_run_config_entry("gpu_graph_id", "-1")
+    return options
 
 
 class _BoundLane(Lane):
@@ -77,6 +133,7 @@ class _BoundLane(Lane):
         classes: int,
         device: torch.device,
         whole: bool,
+        graph: int | None = None,
     ) -> None:
         import onnxruntime
 
@@ -89,6 +146,8 @@ class _BoundLane(Lane):
         if device.type == "cuda":
             # The next batch is queued behind this one on the same stream: no need to wait for it.
             self.options.add_run_config_entry("disable_synchronize_execution_providers", "1")
+        if graph is not None:
+            self.options.add_run_config_entry("gpu_graph_id", str(graph))
 
     def run(self, rows: int) -> Tensor:
         """Raw scores of the first rows; the whole batch is computed where its size is fixed."""

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from gag_fast import measures, ops, perturb
 from gag_fast.classifier import Classifier
+from gag_fast.classifier.ahead import prepared_ahead, uploaded
 from gag_fast.classifier.lanes import image_shape
 from gag_fast.measures import Measure
 from gag_fast.metrics.case import Case, Points
@@ -72,10 +73,17 @@ def evaluate(
     chosen = measures.choose(metrics, masks=masks is not None)
     batch = check_batch(clf, images, maps, targets, masks, nonnegative=_nonnegative(chosen))
     black = clf.black(batch.images.shape[1])
-    size = _group_size(batch, used, max_bytes)
+    at_a_time = 3 if clf.backend.queues else 1  # groups that `prepared_ahead` has in memory
+    size = _group_size(batch, used, max_bytes // at_a_time)
+    parts = (batch.part(start, start + size) for start in range(0, len(batch.images), size))
+
+    def prepare(part: Batch) -> tuple[Case, _Prepared | None]:
+        case = part.case(black, used)
+        return case, _prepare(case, chosen) if measures.curves_of(chosen) else None
+
     groups = [
-        _score_group(clf, batch.part(start, start + size).case(black, used), chosen)
-        for start in range(0, batch.images.shape[0], size)
+        _score_group(clf, case, chosen, prepared)
+        for case, prepared in prepared_ahead(clf.backend, parts, prepare)
     ]
 
     def joined(parts: Sequence[Mapping[str, Tensor]]) -> dict[str, Any]:
@@ -171,11 +179,12 @@ def _prepare(case: Case, chosen: Sequence[Measure]) -> _Prepared:
     return _Prepared(found, bank, {name: want.counts for name, want in wanted.items()})
 
 
-def _score_group(clf: Classifier, case: Case, chosen: Sequence[Measure]) -> _Group:
+def _score_group(
+    clf: Classifier, case: Case, chosen: Sequence[Measure], prepared: _Prepared | None
+) -> _Group:
     """Everything of a group of images, on the classifier's device."""
     forwards = asked = 0
-    if measures.curves_of(chosen):
-        prepared = _prepare(case, chosen)
+    if prepared is not None:
         forwards, asked = len(prepared.plan), prepared.plan.asked
         case.curves = _points(clf, case, prepared)
     nan = torch.full((), torch.nan, dtype=torch.float64, device=case.images.device)
@@ -197,7 +206,7 @@ def _points(clf: Classifier, case: Case, prepared: _Prepared) -> dict[str, Point
     values = torch.cat([values, values.new_full((1,), torch.nan)])
     curves = {}
     for name, counts in prepared.counts.items():
-        at = torch.from_numpy(plan.points[name]).to(values.device)
+        at = uploaded(torch.from_numpy(plan.points[name]), values.device)
         p = values[at]
         for s in range(plan.shared):
             p = torch.where(at == s, shared[s][case.targets][:, None, None], p)
@@ -212,8 +221,8 @@ def _run(clf: Classifier, case: Case, prepared: _Prepared) -> tuple[Tensor, Tens
     ranks = case.ranked.ranks
     values = torch.empty(len(plan), device=device)
     shared = torch.empty(plan.shared, clf.num_classes or 0, device=device)
-    slots = torch.from_numpy(plan.slots).to(device)
-    owner = torch.from_numpy(np.maximum(plan.owner, 0)).to(device)
+    slots = uploaded(torch.from_numpy(plan.slots), device)
+    owner = uploaded(torch.from_numpy(np.maximum(plan.owner, 0)), device)
     classes = case.targets[owner][:, None]
     batch = clf.batch_size
 

@@ -12,13 +12,14 @@ from torch import Tensor
 
 from gag_fast._inputs import as_numbers, as_targets
 from gag_fast.classifier import Classifier
+from gag_fast.classifier.ahead import uploaded
 from gag_fast.metrics.case import Case
 from gag_fast.presets import Preset
 
 
 @dataclass(frozen=True)
 class Batch:
-    """What is scored, on the classifier's device.
+    """What is scored, where the caller had it.
 
     Attributes:
         images: float32 [B, C, H, W].
@@ -27,6 +28,7 @@ class Batch:
         masks: float [B, H, W], or None.
         several: whether maps came as [B, M, H, W].
         device: where results go; None: NumPy.
+        scored_on: the classifier's device.
     """
 
     images: Tensor
@@ -35,6 +37,7 @@ class Batch:
     masks: Tensor | None
     several: bool
     device: torch.device | None
+    scored_on: torch.device
 
     def part(self, start: int, stop: int) -> Batch:
         """Images start ... stop-1."""
@@ -47,9 +50,16 @@ class Batch:
         )
 
     def case(self, black: Tensor, preset: Preset) -> Case:
-        """These images as the measures' functions take them."""
-        black = black.to(self.images.device)
-        return Case(self.images, self.maps, self.targets, self.masks, black, preset)
+        """These images as the measures' functions take them, on the classifier's device."""
+        on = self.scored_on
+        return Case(
+            uploaded(self.images, on),
+            uploaded(self.maps, on),
+            uploaded(self.targets, on),
+            None if self.masks is None else uploaded(self.masks, on),
+            uploaded(black, on),
+            preset,
+        )
 
     def like_given(self, value: Tensor) -> Any:
         """A result [B, M, ...] as the caller's kind, without M where the maps had none."""
@@ -88,12 +98,13 @@ def check_batch(
     device = None if isinstance(images, np.ndarray) else images.device
     several = m.ndim == 4
     return Batch(
-        x.to(clf.device),
-        (m if several else m[:, None]).to(clf.device),
-        t.to(clf.device),
-        None if truth is None else truth.to(clf.device),
+        x,
+        m if several else m[:, None],
+        t,
+        truth,
         several,
         device,
+        clf.device,
     )
 
 
