@@ -235,6 +235,11 @@ class GradientStats:
         """Unbiased variance of the signed gradients (Eq. 3.3), in the shape of a sample."""
         return self._hand_back(self._require(2, "variance").m2 / (self._count - 1))
 
+    def deviations(self) -> Any:
+        """Sum of squared deviations from the mean, in the shape of a sample."""
+        _, _, m2, _ = self._require(1, "deviations")
+        return self._hand_back(m2)
+
     def guided_absgrad(
         self, p: float | Sequence[float] = 85, normalize: bool = True, channels: str = "sum"
     ) -> Any:

@@ -1,7 +1,11 @@
 """Attribution methods: input modification -> gradients -> processing -> aggregation (Section 3.1).
 
-`gradients` runs the model; `noise`, `integrated_gradients`, `guided_ig` and `blur_ig` modify the
-input; `guided_backprop` changes the backward pass; `processing` turns the gradients of all
-modifications into one map; `grad_cam` stands apart; `reverse` makes the reversed maps of
-Section 4.3; `registry` names what can be combined.
+source.py       what is needed of whatever computes gradients; gradients.py: of a torch module
+noise.py, integrated_gradients.py, guided_ig.py, blur_ig.py    modify the input
+guided_backprop.py  changes the backward pass; fusion.py makes it faster
+processing.py   turns the gradients of all modifications into one map
+grad_cam.py     makes its map by itself; reverse.py the reversed maps of Section 4.3
+registry.py     names what can be combined
+settings.py     the authors' settings by name; explanation.py: how to explain, as one value
+inputs.py       checks what users hand in; explaining.py: all of it, for several methods at once
 """

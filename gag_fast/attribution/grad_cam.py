@@ -14,11 +14,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gag_fast.attribution.gradients import GradientEngine, target_score
+from gag_fast.attribution.gradients import GradientEngine, module_engine, target_score
+from gag_fast.attribution.source import GradientSource
 
 
 def grad_cam(
-    engine: GradientEngine,
+    source: GradientSource,
     images: Tensor,
     targets: Tensor,
     *,
@@ -28,7 +29,7 @@ def grad_cam(
     """Raw Grad-CAM at the layer's own resolution, before ReLU and upsampling.
 
     Args:
-        engine: the model.
+        source: an engine with a module.
         images: `[B,C,H,W]`.
         targets: int64 `[B]`.
         layer: name of a module as in `model.named_modules()` (`layer4`, `features.7`,
@@ -38,6 +39,7 @@ def grad_cam(
     Returns:
         `[B,1,h,w]` float32 (float64 for a float64 model).
     """
+    engine = module_engine(source, "grad_cam")
     name = last_stage(engine, images[:1]) if layer is None else _known(engine.module, layer)
     step = engine.batch_size(images[0])
     parts = [

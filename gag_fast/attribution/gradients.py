@@ -26,6 +26,7 @@ from __future__ import annotations
 import contextlib
 import copy
 from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from types import TracebackType
 from typing import Any
 
@@ -36,8 +37,7 @@ from torch.nn import functional as F
 from gag_fast._inputs import describe
 from gag_fast.attribution.fusion import fuse as fused_module
 from gag_fast.attribution.guided_backprop import Rectifiers
-
-SCORES = ("logit", "nll")
+from gag_fast.attribution.source import SCORES, GradientSource
 
 
 def target_score(logits: Tensor, targets: Tensor, score: str) -> Tensor:
@@ -56,8 +56,25 @@ def target_score(logits: Tensor, targets: Tensor, score: str) -> Tensor:
     return logits.gather(1, targets[:, None]).sum()
 
 
+@dataclass(frozen=True)
+class EngineOptions:
+    """The keywords of `GradientEngine`, where they travel as one value."""
+
+    batch_size: int | None = None
+    memory: int | None = None
+    channels_last: bool | None = None
+    fuse: bool | None = None
+    compile: bool = False
+
+    def given(self) -> list[str]:
+        """Those that were said."""
+        return [name for name, value in asdict(self).items() if value is not None and value]
+
+
 class GradientEngine:
-    """Computes gradients of one model for as long as its `with` block lasts.
+    """Computes gradients of one torch module for as long as its `with` block lasts.
+
+    A `GradientSource`, and more: it has the module itself, so methods can look into it.
 
     Args:
         model: gives logits `[N,K]` for images `[N,C,H,W]`.
@@ -72,6 +89,19 @@ class GradientEngine:
         compile: run the model through `torch.compile`; on CUDA with CUDA graphs. Pays from
             thousands of passes on, so keep the engine between calls.
     """
+
+    scores = SCORES
+    memory_format: torch.memory_format = torch.contiguous_format
+    device: torch.device | None = None
+    dtype: torch.dtype | None = None
+
+    @classmethod
+    def of(cls, model: nn.Module, options: EngineOptions, few: bool = False) -> GradientEngine:
+        """An engine with these options; one for few passes does not look for fusions unasked."""
+        keywords = asdict(options)
+        if few and options.fuse is None:
+            keywords["fuse"] = False
+        return cls(model, **keywords)
 
     def __init__(
         self,
@@ -165,20 +195,6 @@ class GradientEngine:
         assert self._classes is not None
         return self._classes
 
-    def plan(self, images: int, samples: int, image: Tensor) -> tuple[int, int]:
-        """How to fill the batches: (images side by side, samples of each), for fewest passes."""
-        batch = self.batch_size(image)
-        best = (0, 0, 0)
-        for group in range(1, min(images, batch) + 1):
-            at_once = min(samples, batch // group)
-            full, rest = divmod(images, group)
-            passes = full * -(-samples // at_once)
-            if rest:
-                passes += -(-samples // min(samples, batch // rest))
-            if not best[0] or passes <= best[0]:
-                best = (passes, group, at_once)
-        return best[1], best[2]
-
     @torch.no_grad()
     def logits(self, images: Tensor) -> Tensor:
         """Logits `[B,K]` of images `[B,C,H,W]`."""
@@ -188,31 +204,32 @@ class GradientEngine:
         ]
         return torch.cat(parts)
 
-    def __call__(
-        self, points: Tensor, targets: Tensor, *, score: str = "logit", rectified: bool = False
+    def gradients(
+        self,
+        images: Tensor,
+        targets: Tensor,
+        *,
+        score: str = "logit",
+        rectified: bool = False,
     ) -> Tensor:
-        """Gradients of the targets' scores at modified images.
+        """Gradients of the targets' scores at images.
 
         Args:
-            points: `[B,m,C,H,W]`.
-            targets: int64 `[B]`.
+            images: `[N,C,H,W]`, however many.
+            targets: int64 `[N]`.
             score: `"logit"`, or `"nll"`: the negative log-softmax, as the authors' IG has it.
             rectified: guided backpropagation's rule in the backward pass.
 
         Returns:
-            `[B,m,C,H,W]` float32 (float64 for a float64 model), any strides.
+            `[N,C,H,W]` float32 (float64 for a float64 model), any strides.
         """
-        folded = points.flatten(0, 1)
-        repeated = targets.repeat_interleave(points.shape[1])
-        step = self.batch_size(folded[0])
+        step = self.batch_size(images[0])
         parts = [
             self._gradient(part, chosen, score, rectified)
-            for part, chosen in zip(folded.split(step), repeated.split(step), strict=True)
+            for part, chosen in zip(images.split(step), targets.split(step), strict=True)
         ]
         grads = parts[0] if len(parts) == 1 else torch.cat(parts)
-        if grads.dtype in (torch.float16, torch.bfloat16):
-            grads = grads.float()
-        return grads.unflatten(0, points.shape[:2])
+        return grads.float() if grads.dtype in (torch.float16, torch.bfloat16) else grads
 
     def _gradient(self, points: Tensor, targets: Tensor, score: str, rectified: bool) -> Tensor:
         # inference_mode(False): callers may well be inside one, which forbids autograd.
@@ -305,6 +322,16 @@ class GradientEngine:
             x = x.contiguous(memory_format=self.memory_format).requires_grad_()
             # All that is kept is alive at the end, so no two storages share an address.
             return _differentiate(self._logits(module, x).amax(), x), sum(kept.values())
+
+
+def module_engine(source: GradientSource, what: str) -> GradientEngine:
+    """The source as an engine with a module; refuses one without, for the method `what`."""
+    if not isinstance(source, GradientEngine):
+        raise ValueError(
+            f"{what} looks into the torch module, which a {type(source).__name__} does not have; "
+            "explain the module itself"
+        )
+    return source
 
 
 def _differentiate(value: Tensor, x: Tensor) -> Tensor:

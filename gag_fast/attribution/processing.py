@@ -80,17 +80,21 @@ def saliency(
         `[k,B,H,W]`, or with `keep` `[k,B,C,H,W]`.
     """
     n = stats.count
-    if n < 2 and (value == "variance" or any(percents)):
+    guided = any(percents)
+    if n < 2 and (value == "variance" or guided):
         raise ValueError(f"a variance needs at least 2 samples of each image, got n = {n}")
-    mean = stats.mean()
-    variance = stats.variance() if n > 1 else torch.zeros_like(mean)
-    amount = {"mean": mean.abs, "absmean": stats.absmean, "variance": lambda: variance}[value]()
-    # The operator divides what it is given by n, as it does the running sums.
-    maps = ops.guided_absgrad_from_stats(
-        variance * (n - 1), amount * n, n, percents, normalize=normalize, keep_channels=keep
-    )
+    if value == "absmean":  # what the operator reads anyway
+        maps = stats.guided_absgrad(percents, normalize, "keep" if keep else "sum")
+    else:
+        amount = stats.mean().abs() if value == "mean" else stats.variance()
+        # The operator takes sums over the samples: with a guide over n of them. Without one it
+        # does not look at the deviations, and the amount is the sum over one sample.
+        m2, total_of, count = (stats.deviations(), amount * n, n) if guided else (amount, amount, 1)
+        maps = ops.guided_absgrad_from_stats(
+            m2, total_of, count, percents, normalize=normalize, keep_channels=keep
+        )
     if keep and value == "mean":
-        maps = maps * mean.sign()
+        maps = maps * stats.mean().sign()
     return maps * n if total and (keep or not normalize) else maps
 
 

@@ -10,12 +10,19 @@ A method name may carry suffixes, each after a slash, and a percent:
 
 from __future__ import annotations
 
+import difflib
 import inspect
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
+from torch import Tensor
+
+from gag_fast._inputs import describe
 from gag_fast.attribution.blur_ig import blurred_path
+from gag_fast.attribution.explanation import Explanation
+from gag_fast.attribution.grad_cam import grad_cam, upsample
+from gag_fast.attribution.gradients import EngineOptions
 from gag_fast.attribution.guided_ig import guided_path
 from gag_fast.attribution.integrated_gradients import straight_path
 from gag_fast.attribution.noise import noisy
@@ -33,6 +40,22 @@ MODIFICATIONS: dict[str, Modification] = {
 }
 
 
+@dataclass(frozen=True)
+class Whole:
+    """A method that makes its maps by itself.
+
+    Attributes:
+        raw: (source, images `[B,C,H,W]`, targets `[B]`, score=, its own options) -> raw
+            attributions `[B,c,h,w]`, which `channels="keep"` returns.
+        finish: (raw attributions, (H, W)) -> maps `[B,H,W]`, before they are normalised.
+    """
+
+    raw: Callable[..., Tensor]
+    finish: Callable[[Tensor, tuple[int, int]], Tensor]
+
+
+WHOLE: dict[str, Whole] = {"grad_cam": Whole(grad_cam, upsample)}
+
 _GRADIENTS = Processing()
 _PATH = Processing(weighted=True)
 
@@ -47,7 +70,7 @@ class Recipe:
         value: what is read from the statistics; see `processing.saliency`.
         guided: whether the variance guide multiplies it.
         rectified: guided backpropagation's rule in the backward pass.
-        cam: Grad-CAM, which uses none of the above.
+        whole: a name in WHOLE, of a method that uses none of the above.
         p: percent of the guide, where the name gives one.
         reverse: whether the map is reversed.
         aggregation: the method's name is that of an aggregation, open to any modification.
@@ -58,10 +81,23 @@ class Recipe:
     value: str = "mean"
     guided: bool = False
     rectified: bool = False
-    cam: bool = False
+    whole: str | None = None
     p: float | None = None
     reverse: bool = False
     aggregation: bool = False
+
+    @property
+    def family(self) -> str:
+        """Whose shares a reversed map goes by."""
+        return "guided_backprop" if self.rectified else self.modification
+
+    def percent(self, p: float) -> float:
+        """The guide's percent where p is everybody's; 0 where there is no guide."""
+        return (p if self.p is None else self.p) if self.guided else 0.0
+
+    def passes(self, n: int) -> int:
+        """Forward and backward passes an image, at the least."""
+        return 1 if self.whole or self.modification == "none" else n
 
 
 METHODS: dict[str, Recipe] = {
@@ -74,7 +110,7 @@ METHODS: dict[str, Recipe] = {
     "guided_ig": Recipe("guided_ig", _PATH),
     "blur_ig": Recipe("blur_ig", _PATH),
     "guided_backprop": Recipe(rectified=True),
-    "grad_cam": Recipe(cam=True),
+    "grad_cam": Recipe(whole="grad_cam"),
 }
 
 
@@ -135,7 +171,7 @@ def vary(recipe: Recipe, variant: str, name: str) -> Recipe:
     """
     if variant not in VARIANTS:
         raise ValueError(f"processing must be one of {', '.join(VARIANTS)}, got {variant!r}")
-    if recipe.cam or recipe.value != "mean":
+    if recipe.whole or recipe.value != "mean":
         raise ValueError(f"{name} takes no processing variant, got {variant!r}")
     if variant in "+-":
         return replace(recipe, processing=replace(recipe.processing, sign=variant))
@@ -163,19 +199,65 @@ def _keywords(function: Callable[..., Any]) -> set[str]:
 
 
 def options_of(recipe: Recipe, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Of all options, those that this recipe's modification (or Grad-CAM) takes."""
-    known = {"layer"} if recipe.cam else _keywords(MODIFICATIONS[recipe.modification])
+    """Of all options, those that this recipe's modification, or the whole method, takes."""
+    known = _own_options(recipe)
     return {name: value for name, value in options.items() if name in known}
 
 
-def check_options(recipes: Mapping[str, Recipe], options: Mapping[str, Any]) -> None:
-    """Refuses options that none of the methods takes."""
-    known: set[str] = set()
-    for recipe in recipes.values():
-        known |= {"layer"} if recipe.cam else _keywords(MODIFICATIONS[recipe.modification])
-    for name in options:
-        if name not in known:
-            takes = ", ".join(sorted(known)) or "none"
-            raise TypeError(
-                f"{', '.join(recipes)}: unknown option {name!r}; method options here are: {takes}"
+def _own_options(recipe: Recipe) -> set[str]:
+    if recipe.whole:
+        return _keywords(WHOLE[recipe.whole].raw) - {"score"}
+    return _keywords(MODIFICATIONS[recipe.modification])
+
+
+def all_options() -> dict[str, list[str]]:
+    """Every method option -> the methods that take it."""
+    found: dict[str, list[str]] = {}
+    for name, recipe in METHODS.items():
+        for option in sorted(_own_options(recipe)):
+            found.setdefault(option, []).append(name)
+    return found
+
+
+def recipes_of(methods: Sequence[str] | Mapping[str, Recipe]) -> dict[str, Recipe]:
+    """Each name's recipe."""
+    if isinstance(methods, Mapping):
+        return dict(methods)
+    if isinstance(methods, str) or not isinstance(methods, Sequence) or not methods:
+        raise TypeError(f"methods must be a sequence of names, got {describe(methods)}")
+    return {text: parse(text) for text in methods}
+
+
+def check_fit(recipes: Mapping[str, Recipe], how: Explanation) -> None:
+    """Refuses what the methods cannot do: unknown options, too few samples, reversed raw maps."""
+    check_options(recipes, how.options)
+    if how.keep and any(recipe.reverse for recipe in recipes.values()):
+        raise ValueError('reversed maps need channels="sum", got "keep"')
+    for text, recipe in recipes.items():
+        if how.count < 2 and (recipe.percent(how.p) != 0 or recipe.value == "variance"):
+            raise ValueError(
+                f"{text} needs the variance of at least 2 gradients, got n = {how.count}"
             )
+
+
+_KEYWORDS = (
+    *("targets", "method", "methods", "image_ids", "processing", "modification"),
+    *(f.name for kind in (Explanation, EngineOptions) for f in fields(kind)),
+)
+
+
+def check_options(recipes: Mapping[str, Recipe], options: Mapping[str, Any]) -> None:
+    """Refuses options that none of the methods takes, and names what may have been meant."""
+    here = sorted(set().union(*map(_own_options, recipes.values())))
+    for name in options:
+        if name in here:
+            continue
+        others = all_options()
+        near = difflib.get_close_matches(name, [*here, *_KEYWORDS, *others], 1)
+        hint = f"did you mean {near[0]!r}? " if near and near[0] != name else ""
+        if name in others:
+            hint = f"it is an option of {', '.join(others[name])}; "
+        raise TypeError(
+            f"{', '.join(recipes)}: unknown option {name!r}; {hint}"
+            f"method options here are: {', '.join(here) or 'none'}"
+        )

@@ -49,6 +49,12 @@ class Settings:
     reverse: dict[str, tuple[float, float]] = field(default_factory=dict)
 
 
+SAMPLES = 20
+"""Gradients an image where nobody says otherwise."""
+
+DEFAULT = Settings(n=SAMPLES, noise_range="image", scores={}, options={}, reverse={"": (0.07, 0.1)})
+"""gag_fast's own."""
+
 _NATURAL = {"": (0.07, 0.1), "guided_backprop": (0.03, 0.1)}
 SETTINGS = {
     "official:imagenet": Settings(n=20, reverse=_NATURAL),
@@ -64,8 +70,10 @@ SETTINGS = {
 }
 
 
-def settings_named(name: str) -> Settings:
-    """The settings of that name."""
+def settings_named(name: str | None) -> Settings:
+    """The settings of that name; None: gag_fast's own."""
+    if name is None:
+        return DEFAULT
     if name not in SETTINGS:
         raise ValueError(f"settings must be one of {', '.join(SETTINGS)}, got {name!r}")
     return SETTINGS[name]

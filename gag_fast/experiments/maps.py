@@ -63,7 +63,7 @@ def passes(method: str, n: int, settings: str | None = None) -> int:
         settings: name of the authors' settings, or None.
     """
     recipe = parse(method)
-    if recipe.cam or recipe.modification == "none":
+    if recipe.whole or recipe.modification == "none":
         return 1
     options = {} if settings is None else settings_named(settings).options
     own = options.get(recipe.modification, {})

@@ -9,6 +9,7 @@ from torch import nn
 import gag_fast
 from gag_fast.attribution.fusion import ConvNorm, fuse
 from gag_fast.attribution.gradients import GradientEngine
+from gag_fast.attribution.source import at_points, fill_batches
 from tests.attribution.attribution_models import (
     ModuleReluNet,
     SmoothNet,
@@ -31,7 +32,7 @@ def test_gradients_are_those_of_autograd(network, options):
     model, x = shaken(network).double(), images(6, 24).double()
     targets = torch.tensor([0, 1, 2, 3, 0, 1])
     with GradientEngine(model, batch_size=4, **options) as engine:
-        found = engine(x.unflatten(0, (3, 2)), targets[::2])
+        found = at_points(engine, x.unflatten(0, (3, 2)), targets[::2])
     expected = plain_gradient(model, x, targets[::2].repeat_interleave(2))
     assert found.shape == (3, 2, 3, 24, 24)
     assert difference(found.flatten(0, 1), expected) < 1e-12
@@ -136,7 +137,7 @@ class Pool(nn.Module):
 def test_plan_fills_the_batches(count, n, batch):
     x = images(1, 8)[0]
     with GradientEngine(shaken(TinyNet), batch_size=batch) as engine:
-        group, at_once = engine.plan(count, n, x)
+        group, at_once = fill_batches(count, n, engine.batch_size(x))
     assert 1 <= group * at_once <= batch
     full, rest = divmod(count, group)
     passes = full * -(-n // at_once) + (-(-n // min(n, batch // rest)) if rest else 0)

@@ -30,13 +30,14 @@ def samples(model64, pair, modification, n):
     from gag_fast import ops
     from gag_fast.attribution.gradients import GradientEngine
     from gag_fast.attribution.noise import noise_std
+    from gag_fast.attribution.source import at_points
 
     with GradientEngine(model64, fuse=False) as engine:
         job = Job(
             images=pair,
             rows=slice(0, len(pair)),
             keys=ops.image_keys(pair),
-            gradient=partial(engine, targets=torch.tensor([1, 2])),
+            gradient=partial(at_points, engine, targets=torch.tensor([1, 2])),
             n=n,
             at_once=n,
             seed=0,

@@ -1,0 +1,225 @@
+"""Maps of images by several methods that share the gradients they have in common."""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from gag_fast.attribution import registry
+from gag_fast.attribution.explanation import Explanation
+from gag_fast.attribution.gradients import EngineOptions, GradientEngine, module_engine
+from gag_fast.attribution.inputs import as_images, as_keys, as_targets
+from gag_fast.attribution.noise import noise_std
+from gag_fast.attribution.processing import Processing, accumulate, min_max, saliency
+from gag_fast.attribution.registry import Recipe
+from gag_fast.attribution.reverse import reverse_maps
+from gag_fast.attribution.samples import Job
+from gag_fast.attribution.source import GradientSource, at_points, groups
+
+FEW = 32
+"""Passes below which a model is not fused: tracing and checking it costs about three of them."""
+
+
+def explain_as(
+    model: nn.Module | GradientSource,
+    images: Tensor | np.ndarray,
+    targets: Any,
+    methods: Sequence[str] | Mapping[str, Recipe],
+    how: Explanation,
+    *,
+    image_ids: Sequence[int] | Tensor | None = None,
+    engine: EngineOptions | None = None,
+) -> dict[str, Any]:
+    """Saliency maps by several methods.
+
+    Args:
+        model: a module, or a source of gradients that is already at work.
+        images: `[B,C,H,W]` floating point.
+        targets: class or classes, None for the predicted ones.
+        methods: names with suffixes, or name -> recipe.
+        how: everything else that decides the maps.
+        image_ids: integers `[B]` that stand for the images in random numbers.
+        engine: how a module's gradients are computed; not beside a source.
+
+    Returns:
+        name -> maps, as `gag_fast.explain` returns them.
+
+    Raises:
+        TypeError, ValueError: one line that names what was received.
+    """
+    recipes = registry.recipes_of(methods)
+    registry.check_fit(recipes, how)
+    batch = as_images(images)
+    with _at_work(model, engine or EngineOptions(), len(batch), recipes, how) as source:
+        source.check(batch)
+        call = _Call(
+            images=batch,
+            keys=as_keys(image_ids, batch),
+            targets=as_targets(targets, source, batch),
+            std=_noise_of(batch, how),
+            how=how,
+        )
+        maps = _all_maps(source, call, recipes)
+    if isinstance(images, np.ndarray):
+        return {text: value.numpy() for text, value in maps.items()}
+    return maps
+
+
+@contextlib.contextmanager
+def _at_work(
+    model: nn.Module | GradientSource,
+    options: EngineOptions,
+    images: int,
+    recipes: Mapping[str, Recipe],
+    how: Explanation,
+) -> Iterator[GradientSource]:
+    """The source that was given, or an engine for the module for as long as the call lasts."""
+    if isinstance(model, GradientSource) and not isinstance(model, nn.Module):
+        if options != EngineOptions():
+            raise TypeError(
+                f"{', '.join(options.given())}: said to the engine where it is made, not beside "
+                f"a {type(model).__name__} that is at work"
+            )
+        yield model
+        return
+    passes = images * sum(recipe.passes(how.count) for recipe in recipes.values())
+    with GradientEngine.of(model, options, few=passes < FEW) as engine:
+        yield engine
+
+
+@dataclass(frozen=True)
+class _Call:
+    """What is explained, and how: the same for all methods of a call."""
+
+    images: Tensor
+    keys: Tensor
+    targets: Tensor
+    std: Tensor
+    how: Explanation
+
+
+def _noise_of(images: Tensor, how: Explanation) -> Tensor:
+    """Standard deviation of each image's noise, float32 `[B]`."""
+    if how.stdevs is not None:
+        return torch.full((len(images),), how.stdevs, device=images.device)
+    return noise_std(images, how.noise, how.noise_range or how.case.noise_range)
+
+
+def _all_maps(
+    source: GradientSource, call: _Call, recipes: Mapping[str, Recipe]
+) -> dict[str, Tensor]:
+    case = call.how.case
+    shared: dict[tuple[Any, ...], dict[str, Recipe]] = {}
+    for text, recipe in recipes.items():
+        score = call.how.score or case.scores.get(recipe.modification, "logit")
+        if score not in source.scores:
+            raise ValueError(
+                f"{text} differentiates the {score}, but a {type(source).__name__} "
+                f"only {', '.join(source.scores)}"
+            )
+        key = (recipe.whole, recipe.modification, recipe.rectified, score)
+        shared.setdefault(key, {})[text] = recipe
+    found: dict[str, Tensor] = {}
+    for (whole, modification, rectified, score), group in shared.items():
+        if whole is not None:
+            found |= _whole_maps(source, call, group, score)
+        else:
+            found |= _pass_maps(source, call, group, modification, rectified, score)
+    for text, recipe in recipes.items():
+        if recipe.reverse:
+            shares = call.how.reverse or case.reverse.get(recipe.family, case.reverse[""])
+            found[text] = reverse_maps(found[text], *shares, call.keys, call.how.seed)
+    return {text: found[text] for text in recipes}
+
+
+def _whole_maps(
+    source: GradientSource, call: _Call, recipes: Mapping[str, Recipe], score: str
+) -> dict[str, Tensor]:
+    """Maps of a method that makes them by itself."""
+    name, recipe = next(iter(recipes.items()))
+    whole = registry.WHOLE[recipe.whole or name]
+    options = registry.options_of(recipe, call.how.options)
+    maps = whole.raw(source, call.images, call.targets, score=score, **options)
+    if not call.how.keep:
+        maps = whole.finish(maps, (call.images.shape[2], call.images.shape[3]))
+        if call.how.normalize:
+            maps = min_max(maps)
+    return dict.fromkeys(recipes, maps)
+
+
+def _pass_maps(
+    source: GradientSource,
+    call: _Call,
+    recipes: Mapping[str, Recipe],
+    modification: str,
+    rectified: bool,
+    score: str,
+) -> dict[str, Tensor]:
+    """Maps of the methods that read the same gradients, group after group of images."""
+    how = call.how
+    options = {
+        **how.case.options.get(modification, {}),
+        **registry.options_of(next(iter(recipes.values())), how.options),
+    }
+    rule = {}
+    if rectified:
+        source, rule = module_engine(source, next(iter(recipes))), {"rectified": True}
+    # A guided path needs each gradient before the next; without modification there is only one.
+    samples = 1 if modification in ("none", "guided_ig") else options.get("steps") or how.count
+    processings = list({recipe.processing for recipe in recipes.values()})
+    pieces: dict[str, list[Tensor]] = {text: [] for text in recipes}
+    batch = source.batch_size(call.images[0])
+    for rows, at_once in groups(len(call.images), samples, batch):
+        job = Job(
+            images=call.images[rows].contiguous(memory_format=source.memory_format),
+            rows=rows,
+            keys=call.keys[rows],
+            gradient=partial(at_points, source, targets=call.targets[rows], score=score, **rule),
+            n=how.count,
+            at_once=at_once,
+            seed=how.seed,
+            std=call.std[rows],
+        )
+        stats = accumulate(registry.MODIFICATIONS[modification](job, **options), processings)
+        for text, value in _read(stats, how, recipes):
+            pieces[text].append(value)
+    if isinstance(source, GradientEngine) and rectified and source.rectifiers == 0:
+        warnings.warn(
+            "guided_backprop met no rectifier (ReLU and its kind) in the model: "
+            "its gradients are the vanilla ones",
+            stacklevel=5,
+        )
+    return {text: torch.cat(parts) for text, parts in pieces.items()}
+
+
+def _read(
+    stats: Mapping[Processing, Any], how: Explanation, recipes: Mapping[str, Recipe]
+) -> Iterator[tuple[str, Tensor]]:
+    """Each method's maps; those that differ only in p are read together.
+
+    A mean without a guide apart from one with it: they are read in two ways, and a map must have
+    the same bits whatever is asked for beside it.
+    """
+    together: dict[tuple[Processing, str, bool], dict[str, float]] = {}
+    for text, recipe in recipes.items():
+        percent = recipe.percent(how.p)
+        apart = percent != 0 and recipe.value != "absmean"
+        together.setdefault((recipe.processing, recipe.value, apart), {})[text] = percent
+    for (processing, value, _), percents in together.items():
+        maps = saliency(
+            stats[processing],
+            value,
+            list(percents.values()),
+            total=processing.weighted,
+            normalize=how.normalize,
+            keep=how.keep,
+        )
+        yield from zip(percents, maps, strict=True)
