@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from gag_fast._inputs import describe
+from gag_fast.attribution.settings import SAMPLES
 from gag_fast.explainer import explain
 
 try:
@@ -71,7 +72,7 @@ class GuidedAbsGrad(_Attribution):
         inputs: Tensor | tuple[Tensor, ...],
         target: Any = None,
         additional_forward_args: Any = None,
-        n_samples: int = 20,
+        n_samples: int = SAMPLES,
         stdevs: float | tuple[float, ...] | None = None,
         percentile: float = 85.0,
         n_samples_batch_size: int | None = None,

@@ -21,7 +21,6 @@ from gag_fast._errors import GagFastError
 
 MODEL = "efficientnet_lite0"
 METHODS = ("guided_absgrad", "guided_absgrad@0", "smoothgrad", "vargrad", "vanilla")
-SAMPLES = 20
 SEED = 0
 
 
@@ -103,6 +102,7 @@ def run(out: Path) -> int:
         DemoError: a package with photographs or weights is not installed, or `out` is neither
             empty nor an earlier demo's.
     """
+    from gag_fast.attribution.explanation import Explanation
     from gag_fast.export import export_onnx
     from gag_fast.models import load_model
     from gag_fast.report.command import write_report
@@ -122,7 +122,8 @@ def run(out: Path) -> int:
     print(f"exporting {MODEL} to ONNX", flush=True)
     print(f"  {export_onnx(*load_model(MODEL), onnx)}")
 
-    print(f"explaining with torch (n = {SAMPLES}), scoring through ONNX Runtime", flush=True)
+    how = Explanation(seed=SEED)
+    print(f"explaining with torch (n = {how.count}), scoring through ONNX Runtime", flush=True)
     summary = run_request(
         Request(
             data=out / "photographs" / "photographs.csv",
@@ -130,8 +131,7 @@ def run(out: Path) -> int:
             model=MODEL,
             onnx=onnx,
             methods=METHODS,
-            n=SAMPLES,
-            seed=SEED,
+            explanation=how,
             chunk=4,
             keep_maps=True,
         )
@@ -210,7 +210,7 @@ def _print_tables(result, summary) -> None:
     if summary.seconds:
         rate = summary.computed / summary.seconds
         print(
-            f"{summary.computed} images x {len(result.methods)} methods, n = {SAMPLES}, "
+            f"{summary.computed} images x {len(result.methods)} methods, n = {result.setting('n')}, "
             f"{summary.seconds:.1f} s: {rate:.2f} images/s"
         )
     for image, reason in summary.failures.items():
@@ -233,5 +233,5 @@ def _write_pictures(result, folder: Path) -> None:
         if photograph is None or saliency is None:
             continue
         heading = f"{label_of(int(result.target[row]))}   {100 * result.confidence[row]:.1f} %"
-        note = f"{METHODS[0]} · p = {result.setting('p'):g} · n = {SAMPLES} · {MODEL}"
+        note = f"{METHODS[0]} · p = {result.setting('p'):g} · n = {result.setting('n')} · {MODEL}"
         save_overlay(folder / f"{Path(image).stem}.png", photograph, saliency, [heading, note])

@@ -7,7 +7,14 @@ import sys
 from pathlib import Path
 
 from gag_fast.cli.ending import ending
-from gag_fast.cli.options import PROVIDERS, add_explaining, add_model, names, positive
+from gag_fast.cli.options import (
+    PROVIDERS,
+    add_explaining,
+    add_model,
+    explanation_of,
+    names,
+    positive,
+)
 
 SUMMARY = "explain and score a data set; the same command goes on after a stop"
 EXAMPLE = (
@@ -84,11 +91,7 @@ def run(args: argparse.Namespace) -> int:
         methods=args.methods,
         metrics=args.metrics,
         preset=args.preset,
-        n=args.n,
-        noise=args.noise,
-        p=args.p,
-        seed=args.seed,
-        options={} if args.settings is None else {"settings": args.settings},
+        explanation=explanation_of(args),
         batch_size=args.batch_size,
         providers=args.providers,
         device=args.device,

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from gag_fast.cli.options import add_explaining, add_model
+from gag_fast.cli.options import add_explaining, add_model, explanation_of
 
 SUMMARY = "explain what a classifier sees in images, as pictures"
 EXAMPLE = (
@@ -91,7 +91,8 @@ def _explain(
     import numpy as np
     import torch
 
-    from gag_fast.explainer import explain
+    from gag_fast.attribution.explaining import explain_as
+    from gag_fast.attribution.gradients import EngineOptions
     from gag_fast.images import normalise
     from gag_fast.report.pictures import save_overlay
 
@@ -101,19 +102,11 @@ def _explain(
         probabilities = module(images).softmax(dim=1)
     predicted = probabilities.argmax(dim=1)
     targets = predicted if target is None else torch.full_like(predicted, target)
-    options = {} if args.settings is None else {"settings": args.settings}
-    maps = explain(
-        module,
-        images,
-        targets,
-        method=args.method,
-        n=args.n,
-        noise=args.noise,
-        p=args.p,
-        seed=args.seed,
-        batch_size=args.batch_size,
-        **options,
-    ).cpu()
+    engine = EngineOptions(batch_size=args.batch_size)
+    how = explanation_of(args)
+    maps = explain_as(module, images, targets, (args.method,), how, engine=engine)[
+        args.method
+    ].cpu()
     failed = 0
     for (path, pixels), saliency, shares, chosen, best in zip(
         batch, maps, probabilities.cpu(), targets.tolist(), predicted.tolist()

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from gag_fast.attribution.explanation import Explanation
 
 MODEL_HELP = (
     "efficientnet_lite0, resnet50, densenet161, efficientnet_b0 … b7, or package.module:function "
@@ -88,6 +92,13 @@ def add_explaining(parser: argparse.ArgumentParser) -> None:
         choices=("cpu", "cuda"),
         help="of the gradients (default: a GPU if there is one)",
     )
+
+
+def explanation_of(args: argparse.Namespace) -> Explanation:
+    """How to explain, as the options of `add_explaining` say it."""
+    from gag_fast.attribution.explanation import Explanation
+
+    return Explanation(n=args.n, noise=args.noise, p=args.p, seed=args.seed, settings=args.settings)
 
 
 def _integer(text: str, low: int) -> int:

@@ -27,7 +27,7 @@ class Experiment:
         confidence: smallest probability of the label.
         classes: only images of the first so many classes; None: all. The published figures of
             imagenet-s are of images in the first 406.
-        n: gradients per image; None: the settings' own, 20 without settings.
+        n: gradients per image; None: the settings' own.
         seed: of the draw and of the maps.
         beside: the case whose published figures are printed beside; None: the case's own, if any.
         preset: of the scores; None: "official" for a case, else "paper".
@@ -85,6 +85,4 @@ class Experiment:
     @property
     def samples(self) -> int:
         """Gradients per image that apply."""
-        if self.n is not None:
-            return self.n
-        return settings_named(self.methods_settings).n if self.methods_settings else 20
+        return settings_named(self.methods_settings).n if self.n is None else self.n

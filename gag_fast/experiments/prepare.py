@@ -20,8 +20,8 @@ from gag_fast.experiments.cases import CASES, Case, object_mask
 from gag_fast.experiments.experiment import Experiment
 from gag_fast.images import normalise
 from gag_fast.models import ModelSpec, load_model
+from gag_fast.runs.chunks import cut
 from gag_fast.runs.decoding import Decoded, Decoder
-from gag_fast.runs.plan import plan
 
 _BATCH = 32
 
@@ -133,7 +133,7 @@ def _select(
         Progress(len(dataset), "candidates", quiet=quiet) as progress,
         Decoder(spec.preprocessing) as decoder,
     ):
-        for chunk, decoded in decoder.stream(plan(shuffled, _BATCH)):
+        for chunk, decoded in decoder.stream(cut(shuffled, _BATCH)):
             readable = [pair for pair in zip(chunk.items, decoded) if pair[1].pixels is not None]
             if readable:
                 scores = classifier(as_input([d for _, d in readable], spec)).float().cpu()

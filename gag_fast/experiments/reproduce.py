@@ -21,6 +21,7 @@ import numpy as np
 import torch
 
 from gag_fast._progress import Progress
+from gag_fast.attribution.explanation import Explanation
 from gag_fast.classifier import Classifier
 from gag_fast.experiments import maps
 from gag_fast.experiments.cases import CASES
@@ -31,8 +32,8 @@ from gag_fast.explainer import explain_many
 from gag_fast.metrics import evaluate
 from gag_fast.report.reading import Run, read_run
 from gag_fast.report.statistics import MIN_IMAGES
+from gag_fast.runs.chunks import cut
 from gag_fast.runs.decoding import Decoder
-from gag_fast.runs.plan import plan
 from gag_fast.runs.request import Request, Summary
 from gag_fast.runs.run import run
 
@@ -66,11 +67,13 @@ def reproduce(asked: Experiment, quiet: bool = False) -> Outcome:
     """
     ready = prepare(asked, quiet)
     methods = maps.methods_of(asked.tables)
-    options: dict[str, str] = {}
-    if asked.methods_settings:
-        options["settings"] = asked.methods_settings
-    if asked.case is not None and "grad_cam" in methods:
-        options["layer"] = CASES[asked.case].grad_cam_layer
+    layer = asked.case is not None and "grad_cam" in methods
+    how = Explanation(
+        n=asked.samples,
+        seed=asked.seed,
+        settings=asked.methods_settings,
+        options={"layer": CASES[asked.case or ""].grad_cam_layer} if layer else {},
+    )
     folder = asked.out / "-".join(asked.tables)
     summary = run(
         Request(
@@ -81,9 +84,7 @@ def reproduce(asked: Experiment, quiet: bool = False) -> Outcome:
             onnx=ready.onnx,
             methods=methods,
             preset=asked.scoring,
-            n=asked.samples,
-            seed=asked.seed,
-            options=options,
+            explanation=how,
             providers=asked.providers,
             device=asked.device,
             engine=asked.engine,
@@ -114,7 +115,7 @@ def score_four(asked: Experiment, quiet: bool = False) -> dict[str, np.ndarray]:
         Progress(len(ready.dataset), quiet=quiet) as progress,
         Decoder(ready.spec.preprocessing) as decoder,
     ):
-        for chunk, decoded in decoder.stream(plan(ready.dataset, 8)):
+        for chunk, decoded in decoder.stream(cut(ready.dataset, 8)):
             good = [i for i, d in enumerate(decoded) if d.pixels is not None]
             if good:
                 images = as_input([decoded[i] for i in good], ready.spec).to(device)

@@ -1,14 +1,17 @@
 """Runs: a data set explained and scored into a folder that any restart goes on with.
 
-plan.py       chunks of images, the unit of work; what of it is missing
+request.py    what a user asks for, and how it turned out
+run.py        run(): opens, then computes what is missing
+opening.py    everything before the first image: model, data, classifier, folder, manifest
+computing.py  what is missing, with signals and progress
+chunks.py     chunks of images, the unit of work; resume.py: which of them are missing
+manifest.py   manifest.json: what decides the numbers, and whether two runs agree
 folder.py     RUN on disk: manifest.json, results/part-*.parquet, maps/part-*.npz
 rows.py       the columns of a result row
 decoding.py   images decoded in processes of their own
 worker.py     one chunk: gradients and maps, then scores
-local.py      the chunks through one worker, its stages overlapped
-on_ray.py     the chunks through many workers on a Ray cluster
-run.py        evaluate(): all of it, with resume, signals and progress
+executor.py   who computes: local.py, one worker, its stages overlapped; on_ray.py, a Ray cluster
 
 A chunk is always computed as a whole and from the same images, so the bits of a row depend on
-neither the moment of a restart nor the engine.
+neither the moment of a restart nor who computes it.
 """

@@ -25,7 +25,7 @@ import numpy as np
 
 from gag_fast.data import Item
 from gag_fast.models import Preprocessing
-from gag_fast.runs.plan import Chunk
+from gag_fast.runs.chunks import Chunk
 
 TIMEOUT = 120.0
 """Seconds for one image, reading included."""

@@ -1,4 +1,4 @@
-"""The local engine: one worker, its stages overlapped, bounded queues between them.
+"""The local executor: one worker, its stages overlapped, bounded queues between them.
 
     decoder processes -> gradients -> scores -> (the caller writes)
 
@@ -12,14 +12,14 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
+from gag_fast.runs.chunks import Chunk
 from gag_fast.runs.decoding import Decoder
-from gag_fast.runs.plan import Chunk
 from gag_fast.runs.worker import Scored, Worker
 
 T = TypeVar("T")
 
 
-class LocalEngine:
+class LocalExecutor:
     """Computes chunks in this process, in the order given.
 
     Args:

@@ -2,7 +2,7 @@
 
 Workers compute rows, the caller's process writes them: only it needs the run folder, while every
 machine needs the images, the weights and the ONNX file under the same paths. A worker that is lost
-gives its chunks to another; the chunks are the local engine's, and so are the rows.
+gives its chunks to another; the chunks are the local executor's, and so are the rows.
 """
 
 from __future__ import annotations
@@ -12,17 +12,18 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any
 
-from gag_fast.runs.plan import Chunk
+from gag_fast.runs.chunks import Chunk
 from gag_fast.runs.worker import Scored, Work
 
 ATTEMPTS = 3
 """Workers that a chunk may lose before the run gives up: then it is the chunk that kills them."""
 
 
-class RayEngine:
+class RayExecutor:
     """Computes chunks on the cluster that this process is connected to, or that `ray.init` finds.
 
     Args:
@@ -160,9 +161,10 @@ class _RemoteWorker:
         if os.path.isdir(folder):
             os.chdir(folder)
         from gag_fast.runs.decoding import Decoder
-        from gag_fast.runs.worker import Worker
+        from gag_fast.runs.worker import open_worker
 
-        self._worker = Worker(work)
+        self._open = ExitStack()  # until the process ends, as actors do when their run is over
+        self._worker = self._open.enter_context(open_worker(work))
         self._decoder = Decoder(self._worker.spec.preprocessing, workers=1)
         self._ahead: dict[int, list[Any]] = {}
 

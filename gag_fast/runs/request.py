@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
+from gag_fast.attribution.explanation import Explanation
 from gag_fast.data import Dataset
 from gag_fast.presets import Preset
 
@@ -27,9 +27,7 @@ class Request:
         methods: names that `explain_many` takes.
         metrics: names that `evaluate` takes.
         preset: name or value of the scoring preset.
-        n: of `explain_many`; None: 20, or what `options["settings"]` says.
-        noise, p, seed: of `explain_many`.
-        options: further arguments of `explain_many`; JSON values.
+        explanation: how to explain; the methods' options must be JSON values.
         batch_size: modified images in one backward pass; None: by memory.
         providers: "cpu", "cuda" or "tensorrt" for the classifier; None: the best that works.
         device: "cpu" or "cuda" for the gradients; None: the GPU where there is one and
@@ -53,11 +51,7 @@ class Request:
     methods: Sequence[str] = ("guided_absgrad",)
     metrics: Sequence[str] = ("rcap", "dauc", "iauc")
     preset: str | Preset = "paper"
-    n: int | None = None
-    noise: float = 0.15
-    p: float = 85.0
-    seed: int = 0
-    options: Mapping[str, Any] = field(default_factory=dict)
+    explanation: Explanation = field(default_factory=Explanation)
     batch_size: int | None = None
     providers: str | None = None
     device: str | None = None

@@ -1,4 +1,4 @@
-"""What of a plan is still to be done: the parts on disk against the images on disk."""
+"""What of a run is still to be done: the parts on disk against the images on disk."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import Any
 
 from gag_fast.data import Item
 from gag_fast.images import ImageError, read_bytes
+from gag_fast.runs.chunks import Chunk
 from gag_fast.runs.folder import RunFolder
-from gag_fast.runs.plan import Chunk
 from gag_fast.runs.rows import FAILED
 
 _COLUMNS = [
@@ -53,11 +53,11 @@ def find_todo(
     settings_hash: str,
     retry_failed: bool = False,
 ) -> Todo:
-    """Compares a plan with what a folder holds.
+    """Compares a run's chunks with what a folder holds.
 
     Args:
         folder: the run.
-        chunks: the whole plan.
+        chunks: all of the run's.
         methods: every image needs a row for each.
         settings_hash: of the manifest; parts of another are not counted.
         retry_failed: chunks with failed rows are to be computed again.

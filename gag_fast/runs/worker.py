@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,16 +14,18 @@ import torch
 
 from gag_fast import measures
 from gag_fast._errors import GagFastError, first_line
+from gag_fast.attribution.explaining import explain_as
+from gag_fast.attribution.explanation import Explanation
 from gag_fast.attribution.gradients import GradientEngine
+from gag_fast.attribution.source import GradientSource
 from gag_fast.classifier import Classifier
-from gag_fast.explainer import explain_many
 from gag_fast.images import normalise
 from gag_fast.measures import CURVES, MEASURES, Need
 from gag_fast.metrics import Scores, evaluate
 from gag_fast.models import ModelSpec, load_model
 from gag_fast.presets import Preset
+from gag_fast.runs.chunks import Chunk
 from gag_fast.runs.decoding import Decoded
-from gag_fast.runs.plan import Chunk
 from gag_fast.runs.rows import FAILED, OK, table_of
 
 
@@ -36,7 +39,7 @@ class Work:
         methods: names that `explain_many` takes.
         metrics: names that `evaluate` takes.
         preset: the scoring preset.
-        n, noise, p, seed, options: of `explain_many`.
+        explanation: how to explain.
         batch_size: modified images in one backward pass; None: the engine's choice.
         score_batch: images in one forward pass of the classifier, None for its choice.
         device: of the gradients, "cpu" or "cuda".
@@ -51,11 +54,7 @@ class Work:
     methods: tuple[str, ...]
     metrics: tuple[str, ...]
     preset: Preset
-    n: int = 20
-    noise: float = 0.15
-    p: float = 85.0
-    seed: int = 0
-    options: Mapping[str, Any] = field(default_factory=dict)
+    explanation: Explanation = field(default_factory=Explanation)
     batch_size: int | None = None
     score_batch: int | None = None
     device: str = "cpu"
@@ -91,47 +90,24 @@ class MethodError(GagFastError):
 
 
 class Worker:
-    """Holds the model twice (torch for gradients, ONNX Runtime for scores) and computes chunks.
+    """Holds the model twice (one for gradients, ONNX Runtime for scores) and computes chunks.
 
     `explain` and `score` may run in two threads, each for one chunk at a time.
 
     Args:
         work: what to compute.
-        loaded: the module and its spec when the caller has them already, else they are loaded.
-        classifier: likewise.
+        spec: of the model.
+        source: its gradients, at work for as long as the worker is.
+        classifier: what scores.
     """
 
     def __init__(
-        self,
-        work: Work,
-        loaded: tuple[torch.nn.Module, ModelSpec] | None = None,
-        classifier: Classifier | None = None,
+        self, work: Work, spec: ModelSpec, source: GradientSource, classifier: Classifier
     ) -> None:
-        self._set_threads(work)
-        module, spec = loaded or load_model(work.model, work.weights)
         self.work = work
         self.spec = spec
-        # Held open for the whole run: it copies the model once, not for every chunk.
-        self.engine = GradientEngine(module.to(work.device), batch_size=work.batch_size)
-        self.engine.__enter__()
-        self.classifier = classifier or Classifier(
-            work.onnx,
-            providers=work.provider,
-            batch_size=work.score_batch,
-            threads=work.threads,
-        )
-
-    @staticmethod
-    def _set_threads(work: Work) -> None:
-        # The sums of a convolution are cut by threads: another number of them, other last bits.
-        if work.threads is not None:
-            torch.set_num_threads(work.threads)
-
-    def choose_batch_size(self) -> int:
-        """The gradients' batch size: as asked for, or as the engine measures it."""
-        preprocessing = self.spec.preprocessing
-        shape = (len(preprocessing.mean), preprocessing.size, preprocessing.size)
-        return self.engine.batch_size(torch.zeros(shape, device=self.work.device))
+        self.source = source
+        self.classifier = classifier
 
     def explain(self, chunk: Chunk, decoded: Sequence[Decoded]) -> Explained:
         """The chunk's maps.
@@ -144,7 +120,7 @@ class Worker:
         """
         begin = time.perf_counter()
         work = self.work
-        self._set_threads(work)  # the setting belongs to a thread, and this may be a new one
+        set_threads(work.threads)  # the setting belongs to a thread, and this may be a new one
         images = self._images(decoded)
         targets = self._targets(chunk, images)
         maps: dict[str, torch.Tensor] = {}
@@ -196,7 +172,7 @@ class Worker:
                     "image": item.image,
                     "method": method,
                     "target": item.target,
-                    "seed": self.work.seed,
+                    "seed": self.work.explanation.seed,
                     "chunk": explained.chunk.index,
                     "decode_seconds": decoded.seconds,
                     "explain_seconds": explained.seconds / count,
@@ -237,7 +213,7 @@ class Worker:
         given = [item.target for item in chunk.items]
         if None not in given:
             return torch.tensor(given, device=images.device)
-        predicted = self.engine.logits(images).argmax(dim=1).tolist()
+        predicted = self.source.logits(images).argmax(dim=1).tolist()
         return torch.tensor(
             [p if g is None else g for g, p in zip(given, predicted)], device=images.device
         )
@@ -245,18 +221,7 @@ class Worker:
     def _explain(
         self, images: torch.Tensor, targets: torch.Tensor, methods: tuple[str, ...]
     ) -> Mapping[str, torch.Tensor]:
-        work = self.work
-        return explain_many(
-            self.engine,
-            images,
-            targets,
-            methods,
-            n=work.n,
-            noise=work.noise,
-            p=work.p,
-            seed=work.seed,
-            **work.options,
-        )
+        return explain_as(self.source, images, targets, methods, self.work.explanation)
 
     def _evaluate(self, explained: Explained, maps: torch.Tensor) -> Scores | None:
         masks = None
@@ -284,6 +249,34 @@ class Worker:
             return None
         kept = {m: v.cpu().to(torch.float16).numpy() for m, v in explained.maps.items()}
         return {"images": np.array([item.image for item in explained.chunk.items]), **kept}
+
+
+def set_threads(threads: int | None) -> None:
+    """torch's threads on the CPU: another number cuts sums elsewhere, and gives other last bits."""
+    if threads is not None:
+        torch.set_num_threads(threads)
+
+
+def source_of(
+    module: torch.nn.Module, device: str, batch_size: int | None
+) -> AbstractContextManager[GradientSource]:
+    """The model's gradients, held open for a whole run: the model is copied once, not a chunk."""
+    return GradientEngine(module.to(device), batch_size=batch_size)
+
+
+@contextmanager
+def open_worker(work: Work) -> Iterator[Worker]:
+    """A worker in a process that has nothing of the model yet."""
+    set_threads(work.threads)
+    module, spec = load_model(work.model, work.weights)
+    with source_of(module, work.device, work.batch_size) as source:
+        classifier = Classifier(
+            work.onnx,
+            providers=work.provider,
+            batch_size=work.score_batch,
+            threads=work.threads,
+        )
+        yield Worker(work, spec, source, classifier)
 
 
 def _judged(probabilities: torch.Tensor, target: int) -> dict[str, Any]:

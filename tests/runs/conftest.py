@@ -1,12 +1,17 @@
 """Small data sets, a tiny real classifier, and runs over them in milliseconds."""
 
+from dataclasses import fields
+
 import pytest
 
+from gag_fast.attribution.explanation import Explanation
 from gag_fast.runs.request import Request
 from gag_fast.runs.run import run
 from tests.photographs import save_photo
 from tests.runs.run_rows import CLASSES
 from tests.tiny_classifier import MODEL
+
+HOW = {field.name for field in fields(Explanation)}
 
 
 @pytest.fixture
@@ -32,11 +37,12 @@ def start(tmp_path, onnx):
             "model": MODEL,
             "onnx": onnx,
             "methods": ("guided_absgrad", "vanilla"),
-            "n": 3,
             "chunk": 4,
             "workers": 1,
             "providers": "cpu",
         }
+        how = {k: changes.pop(k) for k in HOW if k in changes}
+        request["explanation"] = Explanation(**{"n": 3, **how})
         return run(Request(**{**request, **changes}), quiet=True)
 
     return go

@@ -13,8 +13,8 @@ from gag_fast.data import Item
 from gag_fast.images import fit, load_image
 from gag_fast.models import Preprocessing
 from gag_fast.runs import decoding
+from gag_fast.runs.chunks import Chunk
 from gag_fast.runs.decoding import Decoder
-from gag_fast.runs.plan import Chunk
 
 P = Preprocessing(size=32, resize=36)
 

@@ -17,6 +17,7 @@ pytestmark = pytest.mark.slow
 
 MEMORY = """
 import sys
+from gag_fast.attribution.explanation import Explanation
 from gag_fast.runs.folder import RunFolder
 from gag_fast.runs.request import Request
 from gag_fast.runs.run import run
@@ -32,7 +33,8 @@ def watched(self, index, table, *more):
 
 RunFolder.write_part = watched
 data, out, onnx = sys.argv[1:]
-run(Request(data, out, "tests.tiny_classifier:build", onnx=onnx, n=4, chunk=10, providers="cpu",
+run(Request(data, out, "tests.tiny_classifier:build", onnx=onnx, chunk=10, providers="cpu",
+            explanation=Explanation(n=4),
             methods=("guided_absgrad", "vanilla"), keep_maps=True), quiet=True)
 print(resident[100], resident[1000], resident[2000])
 """
@@ -61,28 +63,29 @@ def test_the_pipeline_is_as_fast_as_its_engines(labelled_samples, lite0_onnx):
     """Whole run (decode, gradients, scores) against gradients alone plus scores alone."""
     from gag_fast.data import open_dataset
     from gag_fast.presets import preset
+    from gag_fast.runs.chunks import cut
     from gag_fast.runs.decoding import Decoder
-    from gag_fast.runs.local import LocalEngine
-    from gag_fast.runs.plan import plan
-    from gag_fast.runs.worker import Work, Worker
+    from gag_fast.runs.local import LocalExecutor
+    from gag_fast.runs.worker import Work, open_worker
 
     methods = ("guided_absgrad", "absgrad", "smoothgrad")
     metrics = ("rcap", "dauc", "iauc")
-    worker = Worker(Work(LITE0, "default", str(lite0_onnx), methods, metrics, preset("paper")))
-    chunks = plan(open_dataset(labelled_samples, 1000).first(16), 8)
-    with Decoder(worker.spec.preprocessing) as decoder:
-        decoded = list(decoder.stream(chunks))
-    worker.score(worker.explain(*decoded[0]))  # warm-up
-    engines, pipeline = [], []
-    for _ in range(3):
-        begin = time.perf_counter()
-        explained = [worker.explain(*pair) for pair in decoded]
-        for one in explained:
-            worker.score(one)
-        engines.append(time.perf_counter() - begin)
-        begin = time.perf_counter()
-        list(LocalEngine(worker).run(iter(chunks), threading.Event()))
-        pipeline.append(time.perf_counter() - begin)
+    work = Work(LITE0, "default", str(lite0_onnx), methods, metrics, preset("paper"))
+    with open_worker(work) as worker:
+        chunks = cut(open_dataset(labelled_samples, 1000).first(16), 8)
+        with Decoder(worker.spec.preprocessing) as decoder:
+            decoded = list(decoder.stream(chunks))
+        worker.score(worker.explain(*decoded[0]))  # warm-up
+        engines, pipeline = [], []
+        for _ in range(3):
+            begin = time.perf_counter()
+            explained = [worker.explain(*pair) for pair in decoded]
+            for one in explained:
+                worker.score(one)
+            engines.append(time.perf_counter() - begin)
+            begin = time.perf_counter()
+            list(LocalExecutor(worker).run(iter(chunks), threading.Event()))
+            pipeline.append(time.perf_counter() - begin)
     assert statistics.median(engines) / statistics.median(pipeline) >= 0.9
 
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from gag_fast.runs.on_ray import RayEngine
+from gag_fast.runs.on_ray import RayExecutor
 from tests.runs.run_rows import rows, same_bits
 
 ray = pytest.importorskip("ray", reason="needs gag-fast[ray]")
@@ -56,13 +56,13 @@ def test_a_worker_that_is_killed_loses_nothing(photos, start, tmp_path, monkeypa
     data = photos(400)
     killed = []
     actors = []
-    new_actor = RayEngine._new_actor
+    new_actor = RayExecutor._new_actor
 
     def remember(self):
         actors.append(new_actor(self))
         return actors[-1]
 
-    monkeypatch.setattr(RayEngine, "_new_actor", remember)
+    monkeypatch.setattr(RayExecutor, "_new_actor", remember)
 
     def kill():
         results = tmp_path / "ray" / "results"
@@ -84,12 +84,12 @@ def test_a_worker_that_is_killed_loses_nothing(photos, start, tmp_path, monkeypa
 
 
 def test_a_worker_that_cannot_begin_says_why(photos, start, monkeypatch):
-    make = RayEngine.__init__
+    make = RayExecutor.__init__
 
     def with_other_weights(self, work, workers):
         make(self, replace(work, weights="/nowhere/gone.pt"), workers)
 
-    monkeypatch.setattr(RayEngine, "__init__", with_other_weights)
+    monkeypatch.setattr(RayExecutor, "__init__", with_other_weights)
     with pytest.raises(RuntimeError, match=r"3 Ray workers died .*gone\.pt"):
         start(photos(4), engine="ray", workers=1)
 

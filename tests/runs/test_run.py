@@ -320,14 +320,14 @@ def test_failures_are_tried_again_when_asked_for(photos, start):
 
 
 def test_a_method_that_fails_leaves_the_others_their_rows(photos, start, monkeypatch):
-    explain = worker_module.explain_many
+    explain = worker_module.explain_as
 
-    def broken(model, images, targets, methods, **options):
+    def broken(model, images, targets, methods, *how):
         if "vanilla" in methods:
             raise RuntimeError("CUDA out of memory\nand much more")
-        return explain(model, images, targets, methods, **options)
+        return explain(model, images, targets, methods, *how)
 
-    monkeypatch.setattr(worker_module, "explain_many", broken)
+    monkeypatch.setattr(worker_module, "explain_as", broken)
     summary = start(photos(4))
     found = rows(summary.out).to_pylist()
     assert {(r["method"], r["status"]) for r in found} == {
@@ -338,7 +338,7 @@ def test_a_method_that_fails_leaves_the_others_their_rows(photos, start, monkeyp
 
 
 def test_a_map_that_is_not_finite_fails_alone(photos, start, monkeypatch):
-    explain = worker_module.explain_many
+    explain = worker_module.explain_as
 
     def spoilt(*args, **options):
         maps = explain(*args, **options)
@@ -346,7 +346,7 @@ def test_a_map_that_is_not_finite_fails_alone(photos, start, monkeypatch):
         return maps
 
     good = rows(start(photos(4), out="good").out)
-    monkeypatch.setattr(worker_module, "explain_many", spoilt)
+    monkeypatch.setattr(worker_module, "explain_as", spoilt)
     bad = rows(start(photos(4), out="bad").out)
     failed = [r for r in bad.to_pylist() if r["status"] == "failed"]
     assert [(r["method"], r["error"]) for r in failed] == [

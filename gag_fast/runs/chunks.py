@@ -36,7 +36,7 @@ def chunk_size(images: int, device: str = "cpu", asked: int | None = None) -> in
     return max(1, -(-needed // CHUNK[device])) * CHUNK[device]
 
 
-def plan(dataset: Dataset, size: int) -> list[Chunk]:
+def cut(dataset: Dataset, size: int) -> list[Chunk]:
     """The data set cut into chunks of `size` images, the last perhaps smaller."""
     return [
         Chunk(number, dataset.items[start : start + size])

@@ -3,12 +3,12 @@
 import pytest
 
 from gag_fast.data import Dataset, Item
-from gag_fast.runs.plan import MAX_PARTS, chunk_size, plan
+from gag_fast.runs.chunks import MAX_PARTS, chunk_size, cut
 
 
 def test_chunks_cover_the_data_once_and_in_order(tmp_path):
     items = tuple(Item(str(i), tmp_path / str(i)) for i in range(10))
-    chunks = plan(Dataset(tmp_path, items), 4)
+    chunks = cut(Dataset(tmp_path, items), 4)
     assert [len(c.items) for c in chunks] == [4, 4, 2]
     assert [c.index for c in chunks] == [0, 1, 2]
     assert tuple(i for c in chunks for i in c.items) == items

@@ -1,4 +1,4 @@
-"""What a run was asked for: the manifest, and whether two of them agree."""
+"""The manifest: what a run was asked for, and whether two of them agree."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ import torch
 
 import gag_fast
 from gag_fast._run_files import canonical
+from gag_fast.attribution.explanation import Explanation
 from gag_fast.data import Dataset
 from gag_fast.models import ModelSpec
 from gag_fast.runs.worker import Work
@@ -27,6 +28,7 @@ LATER: dict[str, Any] = {}
 
 By their names as `differences` shows them ("preset.order"). So an older run is taken up and goes on
 as it began, and a start that asks for something else is still refused."""
+_NAMED = ("n", "noise", "p", "seed")
 _PACKAGES = ("torch", "torchvision", "numpy", "pillow", "onnx", "onnxruntime-gpu", "onnxruntime")
 
 
@@ -46,11 +48,7 @@ def settings_of(work: Work, spec: ModelSpec, dataset: Dataset, chunk: int) -> di
         "methods": list(work.methods),
         "metrics": list(work.metrics),
         "preset": asdict(work.preset),
-        "n": work.n,
-        "noise": work.noise,
-        "p": work.p,
-        "seed": work.seed,
-        "options": dict(work.options),
+        **explaining(work.explanation),
         "batch_size": work.batch_size,
         "chunk": chunk,
         "device": work.device,
@@ -58,6 +56,18 @@ def settings_of(work: Work, spec: ModelSpec, dataset: Dataset, chunk: int) -> di
         "maps": work.keep_maps,
     }
     return json.loads(canonical(settings))  # tuples become lists, as they will be when read back
+
+
+def explaining(how: Explanation) -> dict[str, Any]:
+    """How to explain, in full: four keys, and whatever else was said under "options"."""
+    said = how.changed()
+    return {
+        "n": how.count,
+        "noise": how.noise,
+        "p": how.p,
+        "seed": how.seed,
+        "options": {k: v for k, v in said.items() if k not in _NAMED} | dict(how.options),
+    }
 
 
 def manifest_of(

@@ -1,0 +1,270 @@
+"""Opening a run: everything before its first image, and every choice that was left open.
+
+What can be wrong with the request is found here.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from gag_fast import measures
+from gag_fast._progress import Progress
+from gag_fast._run_files import settings_hash
+from gag_fast.attribution.registry import check_fit, recipes_of
+from gag_fast.classifier import Classifier
+from gag_fast.classifier.providers import provider_list, why_not
+from gag_fast.data import Dataset, open_dataset
+from gag_fast.models import ModelSpec, device_of, load_model
+from gag_fast.presets import Preset
+from gag_fast.presets import preset as find_preset
+from gag_fast.runs import manifest
+from gag_fast.runs.chunks import chunk_size, cut
+from gag_fast.runs.folder import RunError, RunFolder
+from gag_fast.runs.request import Request
+from gag_fast.runs.resume import Todo, find_todo
+from gag_fast.runs.worker import Work, Worker, set_threads, source_of
+
+NAMED = 20
+"""So many images are named one by one; all are in the results."""
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A run whose first missing image can be computed.
+
+    Attributes:
+        folder: locked for this process.
+        images: of the whole data set.
+        worker: with models that are at work.
+        todo: what is there, and what is missing.
+        settings_hash: what every part carries.
+        progress: where notes go.
+    """
+
+    folder: RunFolder
+    images: int
+    worker: Worker
+    todo: Todo
+    settings_hash: str
+    progress: Progress
+
+
+@contextmanager
+def opened(request: Request, quiet: bool = False) -> Iterator[Opened]:
+    """Opens the request's run, a new one or the folder's; holds its lock and models meanwhile.
+
+    Raises:
+        ValueError: something that was asked for is impossible (subclasses say of what kind).
+    """
+    check_fit(recipes_of(request.methods), request.explanation)
+    loaded = load_model(request.model, request.weights)
+    spec = loaded[1]
+    dataset = _dataset(request, spec)
+    measures.choose(request.metrics, masks=dataset.has_masks)
+    preset = find_preset(request.preset)
+    # On a Ray cluster the workers' machines must have it too.
+    device = device_of(request.device, "cpu" if request.providers == "cpu" else "cuda")
+    folder = RunFolder(request.out)
+    with folder.locked():
+        folder.remove_leftovers()
+        # Without a part nothing depends on the settings of the first try: it may have been wrong.
+        stored = folder.manifest() if folder.parts() else None
+        progress = Progress(len(dataset), quiet=quiet)
+        for note in dataset.notes:
+            progress.note(note)
+        onnx = _onnx(request, folder, loaded, progress)
+        resolved = (stored or {}).get("resolved", {})
+        with _worker(request, loaded, onnx, preset, device, resolved) as worker:
+            size = chunk_size(len(dataset), device, request.chunk)
+            mark = _settled(folder, stored, worker, dataset, size, progress)
+            chunks = cut(dataset, size)
+            todo = find_todo(folder, chunks, worker.work.methods, mark, request.retry_failed)
+            _tell(todo, len(dataset), folder, progress)
+            if todo.chunks:
+                folder.write_session(_session(request, todo, worker.classifier))
+            yield Opened(folder, len(dataset), worker, todo, mark, progress)
+
+
+def _dataset(request: Request, spec: ModelSpec) -> Dataset:
+    if isinstance(request.data, Dataset):
+        dataset = request.data
+        dataset.check_targets(spec.num_classes)
+    else:
+        dataset = open_dataset(request.data, spec.num_classes, spec.labels)
+    return dataset.first(request.limit)
+
+
+@contextmanager
+def _worker(
+    request: Request,
+    loaded: tuple[nn.Module, ModelSpec],
+    onnx: Path,
+    preset: Preset,
+    device: str,
+    resolved: Mapping[str, Any],
+) -> Iterator[Worker]:
+    """The worker of this process, with every choice made that was left open.
+
+    A start that goes on takes the choices of the first one (`resolved`): the batch size and the
+    number of threads decide the last bits of a gradient, and a machine may offer others now.
+    """
+    module, spec = loaded
+    threads = resolved.get("threads") or torch.get_num_threads()
+    set_threads(threads)
+    classifier = Classifier(
+        onnx,
+        providers=request.providers,
+        batch_size=resolved.get("score_batch"),
+        threads=threads,
+    )
+    _check_fit(classifier, spec, onnx)
+    batch_size = request.batch_size or resolved.get("batch_size")
+    with source_of(module, device, batch_size) as source:
+        work = Work(
+            model=request.model,
+            weights=_absolute_weights(request.weights),
+            onnx=os.path.abspath(onnx),
+            methods=tuple(request.methods),
+            metrics=tuple(request.metrics),
+            preset=preset,
+            explanation=request.explanation,
+            batch_size=batch_size or source.batch_size(_blank(spec, device)),
+            score_batch=classifier.batch_size,
+            device=device,
+            provider=classifier.providers[0].removesuffix("ExecutionProvider").lower(),
+            keep_maps=request.keep_maps,
+            threads=threads,
+        )
+        yield Worker(work, spec, source, classifier)
+
+
+def _blank(spec: ModelSpec, device: str) -> torch.Tensor:
+    """An image of the model's shape `[C,H,W]`, by which memory is measured."""
+    preprocessing = spec.preprocessing
+    shape = (len(preprocessing.mean), preprocessing.size, preprocessing.size)
+    return torch.zeros(shape, device=device)
+
+
+def _absolute_weights(weights: str | os.PathLike[str]) -> str:
+    """A weights file by a path that holds in every process; "default" and "none" as they are."""
+    text = os.fspath(weights)
+    return text if text in ("default", "none") else os.path.abspath(text)
+
+
+def _onnx(
+    request: Request, folder: RunFolder, loaded: tuple[nn.Module, ModelSpec], progress: Progress
+) -> Path:
+    """The classifier's file, exported when nobody gave one and no earlier start made it."""
+    if request.onnx is not None:
+        return Path(request.onnx)
+    if request.providers is not None:  # said before the export, which takes its time
+        name = provider_list(request.providers)[0][0]
+        if (reason := why_not(name)) is not None:
+            raise ValueError(f"{name} was asked for but cannot run: {reason}")
+    path = folder.path / "model.onnx"
+    if not path.exists():
+        from gag_fast.export import export_onnx
+
+        progress.note(f"exporting {request.model} to {path}")
+        export_onnx(*loaded, path)
+    return path
+
+
+def _check_fit(classifier: Classifier, spec: ModelSpec, onnx: Path) -> None:
+    """The scoring classifier must take the same images and know the same classes."""
+    if classifier.num_classes != spec.num_classes:
+        raise ValueError(
+            f"{onnx} has {classifier.num_classes} classes, the model {spec.name} has "
+            f"{spec.num_classes}"
+        )
+    if classifier.input_size not in (None, spec.preprocessing.size):
+        raise ValueError(
+            f"{onnx} takes images of {classifier.input_size} pixels, the model {spec.name} of "
+            f"{spec.preprocessing.size}"
+        )
+    for name in ("mean", "std"):
+        theirs, ours = getattr(classifier, name), getattr(spec.preprocessing, name)
+        if theirs is not None and any(abs(a - b) > 1e-6 for a, b in zip(theirs, ours)):
+            raise ValueError(
+                f"{onnx} was exported with {name} {tuple(theirs)}, the model {spec.name} has {ours}"
+            )
+
+
+def _settled(
+    folder: RunFolder,
+    stored: dict[str, Any] | None,
+    worker: Worker,
+    dataset: Dataset,
+    size: int,
+    progress: Progress,
+) -> str:
+    """The settings' hash, once the folder's manifest holds these settings."""
+    asked = manifest.settings_of(worker.work, worker.spec, dataset, size)
+    if stored is None:
+        folder.write_manifest(manifest.manifest_of(asked, worker.work, worker.spec, dataset))
+    else:
+        _check_same(folder, stored, asked, progress)
+    return settings_hash(asked if stored is None else stored["settings"])
+
+
+def _check_same(
+    folder: RunFolder, stored: dict[str, Any], asked: dict[str, Any], progress: Progress
+) -> None:
+    if stored.get("format") != manifest.FORMAT:
+        raise RunError(
+            f"{folder.path} was written in format {stored.get('format')}, this version writes "
+            f"{manifest.FORMAT}; give another folder"
+        )
+    differ = manifest.differences(manifest.completed(stored["settings"]), asked)
+    if differ:
+        raise RunError(
+            f"{folder.path} holds a run with other settings ({'; '.join(differ)}); give another "
+            "folder, or the same settings to go on with it"
+        )
+    news = manifest.differences(stored.get("versions", {}), manifest.versions())
+    if news:
+        progress.note(f"note: versions differ from those of the first start: {'; '.join(news)}")
+
+
+def _tell(todo: Todo, images: int, folder: RunFolder, progress: Progress) -> None:
+    """What is known of the folder before work starts."""
+    if todo.done:
+        progress.note(f"{folder.path}: {todo.done} of {images} images are done already")
+    for what, names in (
+        ("changed since their rows were written, computing them again", todo.changed),
+        ("are no longer there, their rows stay", todo.gone),
+    ):
+        if names:
+            progress.note(f"images that {what}: {_some(names)}")
+    for what, paths in (
+        ("cannot be used, computing them again", todo.broken),
+        ("are not of this run, they count for nothing", todo.foreign),
+    ):
+        if paths:
+            progress.note(f"parts that {what}: {_some([path.name for path in paths])}")
+
+
+def _some(names: list[str]) -> str:
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return ", ".join(names[:NAMED]) + more
+
+
+def _session(request: Request, todo: Todo, classifier: Classifier) -> dict[str, Any]:
+    return {
+        "started": manifest.now(),
+        "pid": os.getpid(),
+        "engine": request.engine,
+        "workers": request.workers,
+        "providers": list(classifier.providers),
+        "images_to_do": sum(len(chunk.items) for chunk in todo.chunks),
+        "versions": manifest.versions(),
+        "machine": manifest.machine(),
+    }
