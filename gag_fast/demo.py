@@ -209,10 +209,8 @@ def _print_tables(result, summary) -> None:
     print(to_text(summarize(result, title=f"{MODEL}, {len(result.images)} photographs")))
     if summary.seconds:
         rate = summary.computed / summary.seconds
-        print(
-            f"{summary.computed} images x {len(result.methods)} methods, n = {result.setting('n')}, "
-            f"{summary.seconds:.1f} s: {rate:.2f} images/s"
-        )
+        many = f"{len(result.methods)} methods, n = {result.setting('n')}"
+        print(f"{summary.computed} images x {many}, {summary.seconds:.1f} s: {rate:.2f} images/s")
     for image, reason in summary.failures.items():
         print(f"failed: {image}: {reason}")
     print()

@@ -83,9 +83,9 @@ def _at_work(
 ) -> Iterator[GradientSource]:
     """The source that was given, or an engine for the module for as long as the call lasts."""
     if isinstance(model, GradientSource) and not isinstance(model, nn.Module):
-        if options != EngineOptions():
+        if given := options.given():
             raise TypeError(
-                f"{', '.join(options.given())}: said to the engine where it is made, not beside "
+                f"{', '.join(given)}: said to the engine where it is made, not beside "
                 f"a {type(model).__name__} that is at work"
             )
         yield model
@@ -116,10 +116,9 @@ def _noise_of(images: Tensor, how: Explanation) -> Tensor:
 def _all_maps(
     source: GradientSource, call: _Call, recipes: Mapping[str, Recipe]
 ) -> dict[str, Tensor]:
-    case = call.how.case
     shared: dict[tuple[Any, ...], dict[str, Recipe]] = {}
     for text, recipe in recipes.items():
-        score = call.how.score or case.scores.get(recipe.modification, "logit")
+        score = call.how.score or call.how.case.scores.get(recipe.modification, "logit")
         if score not in source.scores:
             raise ValueError(
                 f"{text} differentiates the {score}, but a {type(source).__name__} "
@@ -135,8 +134,8 @@ def _all_maps(
             found |= _pass_maps(source, call, group, modification, rectified, score)
     for text, recipe in recipes.items():
         if recipe.reverse:
-            shares = call.how.reverse or case.reverse.get(recipe.family, case.reverse[""])
-            found[text] = reverse_maps(found[text], *shares, call.keys, call.how.seed)
+            keep, swap = call.how.shares(recipe.family)
+            found[text] = reverse_maps(found[text], keep, swap, call.keys, call.how.seed)
     return {text: found[text] for text in recipes}
 
 
@@ -169,7 +168,7 @@ def _pass_maps(
         **how.case.options.get(modification, {}),
         **registry.options_of(next(iter(recipes.values())), how.options),
     }
-    rule = {}
+    rule: dict[str, Any] = {}
     if rectified:
         source, rule = module_engine(source, next(iter(recipes))), {"rectified": True}
     # A guided path needs each gradient before the next; without modification there is only one.

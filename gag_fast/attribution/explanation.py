@@ -109,6 +109,12 @@ class Explanation:
         """Whether channels stay apart."""
         return check_channels(self.channels)
 
+    def shares(self, family: str) -> tuple[float, float]:
+        """Shares (l, m) of a family's reversed maps (Section 4.3)."""
+        if isinstance(self.reverse, tuple):
+            return self.reverse
+        return self.case.reverse.get(family, self.case.reverse[""])
+
     def changed(self) -> dict[str, Any]:
         """The fields that differ from the defaults, by name; `options` aside."""
         return {

@@ -26,7 +26,7 @@ from __future__ import annotations
 import contextlib
 import copy
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from types import TracebackType
 from typing import Any
 
@@ -68,7 +68,7 @@ class EngineOptions:
 
     def given(self) -> list[str]:
         """Those that were said."""
-        return [name for name, value in asdict(self).items() if value is not None and value]
+        return [f.name for f in fields(self) if getattr(self, f.name) != f.default]
 
 
 class GradientEngine:
@@ -90,7 +90,7 @@ class GradientEngine:
             thousands of passes on, so keep the engine between calls.
     """
 
-    scores = SCORES
+    scores: tuple[str, ...] = SCORES
     memory_format: torch.memory_format = torch.contiguous_format
     device: torch.device | None = None
     dtype: torch.dtype | None = None
