@@ -18,6 +18,7 @@ import numpy as np
 from PIL import Image
 
 from gag_fast._errors import GagFastError
+from gag_fast.attribution.settings import SAMPLES
 
 MODEL = "efficientnet_lite0"
 METHODS = ("guided_absgrad", "guided_absgrad@0", "smoothgrad", "vargrad", "vanilla")
@@ -122,7 +123,7 @@ def run(out: Path) -> int:
     print(f"exporting {MODEL} to ONNX", flush=True)
     print(f"  {export_onnx(*load_model(MODEL), onnx)}")
 
-    how = Explanation(seed=SEED)
+    how = Explanation(n=SAMPLES, seed=SEED)
     print(f"explaining with torch (n = {how.count}), scoring through ONNX Runtime", flush=True)
     summary = run_request(
         Request(

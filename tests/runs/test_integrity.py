@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from gag_fast import _run_files as files
+from gag_fast.attribution.explanation import Explanation
 from gag_fast.report.command import report
 from gag_fast.report.reading import ReportError, read_run
 from gag_fast.runs.folder import RunError, RunFolder
@@ -235,7 +236,7 @@ def test_a_run_of_the_first_version_is_taken_up(tmp_path, monkeypatch):
         onnx="tiny.onnx",
         methods=("guided_absgrad", "vanilla"),
         metrics=("rcap", "dauc", "iauc", "log_cosh_dice", "mae"),
-        n=3,
+        explanation=Explanation(n=3),
         chunk=2,
         workers=1,
         providers="cpu",
@@ -249,7 +250,7 @@ def test_a_run_of_the_first_version_is_taken_up(tmp_path, monkeypatch):
     assert rows(tmp_path / "run").num_rows == 8
     assert len(read_run(tmp_path / "run").images) == 4
     with pytest.raises(RunError, match=r"seed: 0 in the folder, 1 now"):
-        run(Request(**{**vars(request), "seed": 1}), quiet=True)
+        run(Request(**{**vars(request), "explanation": Explanation(n=3, seed=1)}), quiet=True)
 
 
 def test_a_folder_reads_old_and_new_parts_together():
