@@ -108,6 +108,7 @@ def lines_chart(
     zero: bool = True,
     points: bool = False,
     height: float = 230,
+    span: tuple[float, float] | None = None,
 ) -> Markup:
     """Lines with bands over a common x.
 
@@ -120,12 +121,14 @@ def lines_chart(
         zero: whether the y axis starts at 0.
         points: marks the points, for a few measured values.
         height: of the view box.
+        span: of the x axis; None: that of the lines.
     """
     low, high = _span(lines, (0.0,) if zero else ())
     if not zero:
         low -= 0.06 * (high - low)
     xs = np.concatenate([line.x for line in lines]) if lines else np.array([0.0, 1.0])
-    x = _Axis(float(xs.min()), float(xs.max()), _LEFT, WIDTH - _RIGHT)
+    ends = (float(xs.min()), float(xs.max())) if span is None else span
+    x = _Axis(*ends, _LEFT, WIDTH - _RIGHT)
     top = _TOP + (14 if y_label else 0)
     y = _Axis(low, high, height - _BOTTOM, top)
     body = []

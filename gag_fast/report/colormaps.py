@@ -31,6 +31,11 @@ def names() -> tuple[str, ...]:
     return tuple(_ANCHORS)
 
 
+def anchors(name: str = "inferno") -> list[str]:
+    """The colours that `table` interpolates between, "rrggbb" each, evenly spaced."""
+    return _ANCHORS[name].split()
+
+
 def table(name: str = "inferno") -> np.ndarray:
     """The colour map as uint8 `[256, 3]`, darkest entry first.
 

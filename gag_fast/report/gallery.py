@@ -8,16 +8,23 @@ from __future__ import annotations
 
 import zipfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from contextlib import suppress
+from dataclasses import dataclass, field, fields, replace
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
+from markupsafe import Markup
 from PIL import Image
 
 from gag_fast.images import ImageError, fit, load_image
 from gag_fast.measures import Measure
 from gag_fast.models import Preprocessing
+from gag_fast.presets import Preset, preset
+from gag_fast.report import charts
+from gag_fast.report.colormaps import anchors
+from gag_fast.report.live import pack
+from gag_fast.report.payload import script_json
 from gag_fast.report.pictures import data_uri, map_picture, overlay
 from gag_fast.report.reading import Run
 
@@ -25,6 +32,15 @@ SIDE = 224
 """Longest side, in pixels, of the pictures in a page."""
 
 MAX_METHODS = 10
+
+LIVE_BYTES = 4_500_000
+"""Of a page, for the sliders of p: a dozen images of 224 pixels."""
+
+LIVE_IMAGES, LIVE_ABSMEAN, LIVE_VARIANCE = "live_images", "live_absmean", "live_variance"
+"""Arrays of a shard of maps: names `[k]`, mean |g| and variance float32 `[k, C, H, W]`."""
+
+FOCUS = "guided_absgrad"
+"""The method whose map a slider moves."""
 
 
 @dataclass(frozen=True)
@@ -41,12 +57,23 @@ class Tile:
 
 @dataclass(frozen=True)
 class Card:
-    """An image with its overlays; `note` is its class, `credit` whose photograph it is."""
+    """An image with its overlays.
+
+    Attributes:
+        image: its name.
+        note: its class.
+        tiles: the pictures.
+        credit: whose photograph it is.
+        live: what the page makes its map for any p from, as JSON.
+        curve: its score over p, where the run has several.
+    """
 
     image: str
     note: str
     tiles: list[Tile]
     credit: str = ""
+    live: Markup | None = None
+    curve: Markup | None = None
 
 
 @dataclass(frozen=True)
@@ -96,6 +123,7 @@ def gallery(
     seed: int = 0,
     label_of: Callable[[int], str] = str,
     credits: Mapping[str, str] | None = None,
+    live_bytes: int = LIVE_BYTES,
 ) -> list[Group]:
     """The groups of `choose` with their pictures.
 
@@ -106,15 +134,23 @@ def gallery(
         seed: of the random group.
         label_of: class index -> class name.
         credits: image -> whose it is.
+        live_bytes: of the page, for the statistics behind its sliders; the first images that fit.
     """
     credits = credits or {}
     pictures = Pictures(run)
+    left = live_bytes
     groups = []
     for group in choose(run, metric, method, count, seed):
         cards = [
             _card(run, card.image, metric, pictures, label_of, credits.get(card.image, ""))
             for card in group.cards
         ]
+        for position, card in enumerate(cards):
+            packed = _live(run, pictures, card.image) if left > 0 else None
+            if packed is not None and len(packed) <= left:
+                left -= len(packed)
+                curve = _over_p(run, card.image, metric)
+                cards[position] = replace(card, live=packed, curve=curve)
         groups.append(Group(group.title, group.note, cards))
     return groups
 
@@ -150,6 +186,43 @@ def _tile(picture: Image.Image, caption: str, value: str = "", index: int = -1) 
     return Tile(data_uri(picture, side=SIDE), caption, value, index, width, height)
 
 
+def _live(run: Run, pictures: Pictures, image: str) -> Markup | None:
+    """The image's statistics, packed; and what is needed to read shares and areas off a map."""
+    found = pictures.statistics(image)
+    packed = None if found is None else pack(*found)
+    if packed is None:
+        return None
+    used = preset_of(run)
+    p = run.setting("p", 85)
+    shown = min(100, max(0, round(p))) if isinstance(p, (int, float)) else 85
+    scoring = {"percentiles_of_rcap": used.percentiles, "sorted": used.threshold == "sorted"}
+    return script_json({"p": shown, **scoring, **packed.to_json(), "colours": anchors()})
+
+
+def _over_p(run: Run, image: str, metric: Measure) -> Markup | None:
+    """The image's score at every p that the run has of the method, when there are two or more."""
+    index = run.images.index(image)
+    found = []
+    for row in np.flatnonzero(run.image == index):
+        name, _, percent = run.methods[run.method[row]].partition("@")
+        p = percent or run.setting("p")
+        value = float(run.scores[metric.column][row])
+        if name == FOCUS and np.isfinite(value):
+            with suppress(TypeError, ValueError):
+                found.append((float(p), value, int(run.method[row])))
+    if len(found) < 2:
+        return None
+    found.sort()
+    x, y = (np.array([point[k] for point in found]) for k in (0, 1))
+    line = charts.Line(found[0][2], FOCUS, x, y)
+    label = f"{metric.label} of {image} over the percentile p"
+    title = f"{metric.label} {metric.arrow}"
+    return charts.lines_chart(
+        [line], label=label, x_label="percentile p", y_label=title, zero=False, points=True,
+        height=180, span=(0.0, 100.0),
+    )  # fmt: skip
+
+
 class Pictures:
     """Photographs and maps of a run, read when asked for; None where they cannot be had."""
 
@@ -180,6 +253,21 @@ class Pictures:
             return None
         return maps[method][names.index(image)].astype(np.float32)
 
+    def statistics(self, image: str) -> tuple[np.ndarray, np.ndarray] | None:
+        """Mean |g| and variance of an image's noisy gradients, float32 `[C, H, W]` each."""
+        chunk = self.run.columns.get("chunk")
+        if chunk is None:
+            return None
+        rows = np.flatnonzero(self.run.image == self.run.images.index(image))
+        if not rows.size or not np.isfinite(chunk[rows[0]]):
+            return None
+        _, arrays = self._shard(int(chunk[rows[0]]))
+        names = [str(name) for name in arrays.get(LIVE_IMAGES, ())]
+        if image not in names:
+            return None
+        place = names.index(image)
+        return arrays[LIVE_ABSMEAN][place], arrays[LIVE_VARIANCE][place]
+
     def _read_shard(self, chunk: int) -> tuple[list[str], dict[str, np.ndarray]]:
         path = self.run.path / "maps" / f"part-{chunk:06d}.npz"
         try:
@@ -188,6 +276,14 @@ class Pictures:
                 return [str(name) for name in shard["images"]], maps
         except (OSError, KeyError, ValueError, zipfile.BadZipFile):
             return [], {}
+
+
+def preset_of(run: Run) -> Preset:
+    """The preset that a run was scored by, the paper's when it does not say."""
+    try:
+        return preset(run.section("preset") or str(run.setting("preset", "paper")))
+    except (TypeError, ValueError):
+        return preset("paper")
 
 
 def _preprocessing(run: Run) -> Preprocessing | None:

@@ -14,11 +14,10 @@ import numpy as np
 from markupsafe import Markup
 
 from gag_fast.measures import CURVES, Measure
-from gag_fast.presets import preset
 from gag_fast.report import charts
 from gag_fast.report.compare import Comparison, against_method
 from gag_fast.report.cost import Cost, costs
-from gag_fast.report.gallery import Group, gallery
+from gag_fast.report.gallery import Group, gallery, preset_of
 from gag_fast.report.payload import pack, script_json
 from gag_fast.report.reading import Run
 from gag_fast.report.standings import Standing, standings
@@ -77,6 +76,16 @@ class Section:
     rows: Markup
     total_rows: int
     settings: str
+
+    @property
+    def cards(self) -> int:
+        """Images of the gallery."""
+        return sum(len(group.cards) for group in self.groups)
+
+    @property
+    def live(self) -> int:
+        """Those of them that have a slider for p."""
+        return sum(card.live is not None for group in self.groups for card in group.cards)
 
 
 def build(
@@ -266,10 +275,7 @@ def _distributions(run: Run) -> list[Chart]:
 
 def _steps(run: Run, name: str, count: int) -> np.ndarray:
     """The x of a curve: shares of the pixels, by the run's preset (the paper's when unknown)."""
-    try:
-        used = preset(run.section("preset") or str(run.setting("preset", "paper")))
-    except (TypeError, ValueError):
-        used = preset("paper")
+    used = preset_of(run)
     if name == "recover":
         shares = 1 - np.array(used.percentiles) / 100
         return shares if shares.size == count else np.linspace(shares[0], shares[-1], count)

@@ -40,9 +40,7 @@ for (const table of document.querySelectorAll("table.sortable")) {
 // ---- the table of every row: columns of integers, unpacked once, drawn a page at a time --------
 
 async function unpack(column, rows) {
-  const packed = Uint8Array.from(atob(column.data), (c) => c.charCodeAt(0));
-  const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("deflate"));
-  const planes = new Uint8Array(await new Response(stream).arrayBuffer());
+  const planes = await inflated(column.data);
   const values = new Int32Array(rows);
   for (let i = 0; i < rows; i++) {
     values[i] = planes[i] | planes[rows + i] << 8 | planes[2 * rows + i] << 16 | planes[3 * rows + i] << 24;
@@ -233,6 +231,140 @@ for (const table of document.querySelectorAll(".scroll > table")) {
 
 // On paper there is nothing to unfold.
 addEventListener("beforeprint", () => { for (const fold of document.querySelectorAll("details")) fold.open = true; });
+
+// ---- a live p: the map, its shares and its Focus Area from mean |g| and variance ---------------
+
+async function inflated(text) {
+  const packed = Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
+  const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("deflate"));
+  return new Uint8Array(await new Response(stream).arrayBuffer());
+}
+
+async function unpackLive(data) {
+  const size = data.width * data.height;
+  const count = data.channels * size;
+  const planes = await inflated(data.absmean);
+  const levels = await inflated(data.level);
+  const within = data.within === null ? null : await inflated(data.within);
+  const weight = new Float32Array(count);   // of a pixel that is kept
+  const damped = new Float32Array(count);   // of one that is not
+  for (let c = 0; c < data.channels; c++) {
+    const q = data.percentiles[c];
+    for (let i = c * size; i < (c + 1) * size; i++) {
+      const units = data.bytes === 1 ? planes[i] : planes[i] | planes[count + i] << 8;
+      weight[i] = units * data.scale[c];
+      const low = q[levels[i]], high = q[Math.min(levels[i] + 1, 100)];
+      const place = data.within_bytes === 2 ? within[i] | within[count + i] << 8 : within?.[i];
+      const share = within === null ? 0.5 : (place + 0.5) / 256 ** data.within_bytes;
+      damped[i] = weight[i] * (low > 0 ? low * (high / low) ** share : high * share);
+    }
+  }
+  return { levels, weight, damped, size, channels: data.channels };
+}
+
+function mapAt(stats, p) {
+  const map = new Float32Array(stats.size);
+  for (let c = 0, i = 0; c < stats.channels; c++) {
+    for (let pixel = 0; pixel < stats.size; pixel++, i++) map[pixel] += stats.levels[i] >= p ? stats.weight[i] : stats.damped[i];
+  }
+  let low = Infinity, high = -Infinity;
+  for (const value of map) { if (value < low) low = value; if (value > high) high = value; }
+  for (let pixel = 0; pixel < stats.size; pixel++) map[pixel] = high > low ? (map[pixel] - low) / (high - low) : 0;
+  return map;
+}
+
+// The p-th percentile of ascending values, linear between neighbours.
+function percentile(ascending, p) {
+  const rank = p / 100 * (ascending.length - 1);
+  const below = Math.floor(rank);
+  return ascending[below] + (rank - below) * (ascending[Math.min(below + 1, ascending.length - 1)] - ascending[below]);
+}
+
+// Of each of RCAP's percentiles: the share of the saliency, and of the pixels, that lie above it.
+function sharesOf(map, ascending, data) {
+  const total = map.reduce((sum, value) => sum + value, 0);
+  return data.percentiles_of_rcap.map((percent) => {
+    const threshold = data.sorted ? ascending[Math.max(0, Math.floor(map.length * percent / 100) - 1)] : percentile(ascending, percent);
+    let saliency = 0, pixels = 0;
+    for (const value of map) if (data.sorted ? value > threshold : value >= threshold) { saliency += value; pixels++; }
+    return { percent, threshold, share: total > 0 ? saliency / total : 0, pixels: pixels / map.length };
+  });
+}
+
+function colourTable(anchors) {
+  const rgb = anchors.map((code) => [0, 2, 4].map((k) => parseInt(code.slice(k, k + 2), 16)));
+  return Array.from({ length: 256 }, (_, level) => {
+    const place = level / 255 * (rgb.length - 1);
+    const k = Math.min(Math.floor(place), rgb.length - 2);
+    return rgb[k].map((value, channel) => value + (place - k) * (rgb[k + 1][channel] - value));
+  });
+}
+
+async function live(box) {
+  const data = JSON.parse(box.querySelector("script").textContent);
+  const stats = await unpackLive(data);
+  const canvas = box.querySelector("canvas");
+  canvas.width = data.width; canvas.height = data.height;
+  const context = canvas.getContext("2d", { willReadFrequently: true });
+  const photograph = box.parentNode.querySelector(".tiles figure:not([data-m]) img");
+  let base = null;
+  if (photograph) {
+    await photograph.decode();
+    context.drawImage(photograph, 0, 0, data.width, data.height);
+    base = context.getImageData(0, 0, data.width, data.height).data;
+  }
+  const colours = colourTable(data.colours);
+  const frame = context.createImageData(data.width, data.height);
+  const slider = box.querySelector("[name=p]"), only = box.querySelector("[name=focus]");
+  const head = box.querySelector("thead").appendChild(document.createElement("tr"));
+  for (const title of ["pixels kept", "saliency share"]) head.appendChild(document.createElement("th")).textContent = title;
+  const drawing = box.querySelector(".overp svg");
+  let marker = null;
+  if (drawing) {
+    marker = drawing.appendChild(document.createElementNS("http://www.w3.org/2000/svg", "path"));
+    marker.setAttribute("class", "now");
+  }
+
+  function draw() {
+    const p = Number(slider.value);
+    const map = mapAt(stats, p);
+    const ascending = map.slice().sort();
+    const shares = sharesOf(map, ascending, data);
+    const focus = shares[shares.length - 1];
+    const ceiling = percentile(ascending, 99.5) || ascending[ascending.length - 1] || 1;
+    for (let i = 0; i < map.length; i++) {
+      const share = Math.min(map[i] / ceiling, 1);
+      const alpha = Math.min(1.25 * share ** 0.7, 1);
+      const colour = colours[Math.round((0.18 + 0.82 * share) * 255)];
+      const outside = only.checked && !(data.sorted ? map[i] > focus.threshold : map[i] >= focus.threshold);
+      const grey = base ? 0.299 * base[4 * i] + 0.587 * base[4 * i + 1] + 0.114 * base[4 * i + 2] : 0;
+      for (let c = 0; c < 3; c++) {
+        const under = base ? 0.6 * (0.75 * grey + 0.25 * base[4 * i + c]) + 20 : 0;
+        frame.data[4 * i + c] = outside ? 0.25 * under : (1 - alpha) * under + alpha * colour[c];
+      }
+      frame.data[4 * i + 3] = 255;
+    }
+    context.putImageData(frame, 0, 0);
+    box.querySelector("output").textContent = String(p);
+    box.querySelector("tbody").replaceChildren(...shares.map((row) => {
+      const line = document.createElement("tr");
+      const percent = `top ${(100 * row.pixels).toFixed(0)} %` + (row === focus ? ", the Focus Area" : "");
+      for (const value of [percent, row.share.toFixed(4)]) line.appendChild(document.createElement("td")).textContent = value;
+      return line;
+    }));
+    if (marker) marker.setAttribute("d", `M${40 + p / 100 * 308} 24V146`);
+    box.shown = { p, map, shares };
+  }
+
+  slider.value = String(data.p);
+  slider.addEventListener("input", draw);
+  only.addEventListener("input", draw);
+  draw();
+  box.hidden = false;
+  box.dataset.ready = "true";
+}
+
+for (const box of document.querySelectorAll(".live")) live(box).catch(() => box.remove());
 
 // ---- pointing at a method ---------------------------------------------------------------------
 

@@ -32,6 +32,16 @@ def saliency(index: int, method: int, size: int = SIZE) -> np.ndarray:
     return (blob * rng.random((size, size))).astype(np.float16)
 
 
+def statistics(index: int, size: int = SIZE) -> tuple[np.ndarray, np.ndarray]:
+    """Mean |g| and variance `[3, size, size]` of as many noisy gradients as one will."""
+    rng = np.random.default_rng(index)
+    bright = saliency(index, 0, size).astype(np.float32)
+    noise = rng.random((3, size, size))
+    absmean = (0.002 * noise + 0.1 * bright * noise).astype(np.float32)
+    variance = (absmean**2 * rng.gamma(2, 1, (3, size, size))).astype(np.float32)
+    return absmean, variance
+
+
 def columns(names, methods, rng) -> dict:
     """Scores for every (image, method), image by image; guided_absgrad is better than the rest."""
     count, m = len(names), len(methods)
@@ -78,6 +88,7 @@ def make_run(
     pictures: bool = True,
     labels=("cat", "dog", "cup", "rocket"),
     curves: bool = True,
+    live: bool = False,
 ) -> Path:
     """Writes a run folder and, beside it, its photographs.
 
@@ -109,6 +120,10 @@ def make_run(
                 for k, method in enumerate(methods)
             }
             shard["images"] = np.array([names[i] for i in members])
+            if live:
+                both = [statistics(i) for i in members]
+                shard["live_images"] = shard["images"]
+                shard["live_absmean"], shard["live_variance"] = map(np.stack, zip(*both))
             np.savez(path / "maps" / f"part-{start // 8:06d}.npz", **shard)
     manifest = {
         "format": 1,

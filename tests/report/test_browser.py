@@ -4,16 +4,22 @@ Without a driver: a script is appended to a copy of the page (whose policy is op
 the page as a person would, and leaves what it saw in the document that Chromium prints.
 """
 
+import csv
+import io
 import json
 import re
 import shutil
 import subprocess
+from functools import cache
+from xml.etree import ElementTree
 
+import numpy as np
 import pytest
 
 from gag_fast.report.command import write_report
+from gag_fast.report.live import exact_map
 from gag_fast.report.reading import read_run
-from tests.report.made_up_runs import make_run
+from tests.report.made_up_runs import make_run, statistics
 
 CHROMIUM = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
@@ -73,6 +79,43 @@ PROBE = """
     for (const picture of pictures) picture.loading = "eager";
     for (let i = 0; i < 50 && !pictures.every((p) => p.complete); i++) await wait(50);
     seen.pictures = pictures.map((p) => p.complete ? p.naturalWidth : 0);
+    const box2 = document.querySelector(".live");
+    for (let i = 0; i < 50 && !box2.dataset.ready; i++) await wait(50);
+    seen.live = [document.querySelectorAll(".live").length, box2.hidden];
+    seen.sliders = {};
+    const slider = box2.querySelector("[name=p]");
+    const ink = () => box2.querySelector("canvas").toDataURL();
+    seen.begins = slider.value;
+    const before = ink();
+    for (const p of ["0", "30", "85", "100"]) {
+      slider.value = p;
+      slider.dispatchEvent(new Event("input", { bubbles: true }));
+      const shares = box2.shown.shares.map((row) => row.share);
+      seen.sliders[p] = { map: [...box2.shown.map].map((v) => +v.toFixed(6)), shares };
+      seen.sliders[p].text = box2.querySelector("tbody").textContent;
+    }
+    seen.moved = ink() !== before;
+    const whole = ink();
+    box2.querySelector("[name=focus]").click();
+    seen.dimmedOutside = ink() !== whole;
+    seen.image = box2.parentNode.querySelector("b").textContent;
+    for (const fold of document.querySelectorAll("details")) fold.open = true;
+    seen.saved = [];
+    window.Blob = class {
+      constructor(parts, { type }) { seen.saved.push([type, parts.join("")]); }
+    };
+    URL.createObjectURL = () => "#";
+    HTMLAnchorElement.prototype.click = function () {};
+    for (const button of document.querySelectorAll(".save button")) button.click();
+    seen.cut = [...document.querySelectorAll("main *")].filter((e) => {
+      const style = getComputedStyle(e);
+      const hidden = style.overflowX === "hidden" && e.scrollWidth > e.clientWidth + 1;
+      return hidden || style.textOverflow === "ellipsis";
+    }).map((e) => e.tagName + "." + e.className);
+    const outside = (e) => e.getBoundingClientRect().right > innerWidth + 1;
+    seen.outside = [...document.querySelectorAll("main *")]
+      .filter((e) => !e.closest(".scroll, pre, svg") && outside(e))
+      .map((e) => e.tagName + "." + e.className);
     const legend = document.querySelector(".legend li:nth-child(2)");
     legend.dispatchEvent(new PointerEvent("pointerover", { bubbles: true }));
     const curves = [...document.querySelectorAll("svg .line")];
@@ -106,7 +149,7 @@ def page(tmp_path_factory):
     folder = tmp_path_factory.mktemp("report")
     names = [NASTY, *(f"photo_{i:04d}.png" for i in range(1, 20))]
     fail = {(3, "vanilla"): "too dark", (5, "smoothgrad"): "<b>no</b>"}
-    run = make_run(folder / "run", names=names, fail=fail)
+    run = make_run(folder / "run", names=names, fail=fail, live=True)
     return write_report([read_run(run)], folder, ["html"])[0]
 
 
@@ -119,6 +162,7 @@ def look(page, tmp_path_factory):
     probed = page.with_name("probed.html")
     probed.write_text(text.replace("</body>", PROBE + "</body>"))
 
+    @cache
     def look(*flags):
         found = dump(probed, tmp_path_factory.mktemp("profile"), *flags)
         seen = re.search(r'<pre id="seen">(.*?)</pre>', found, re.S)
@@ -161,6 +205,43 @@ def test_page_works(look):
     assert not seen["dark"]
 
 
+def test_the_slider_makes_our_maps(look):
+    """The page's maps, shares and ours, of the same statistics, at every p that was tried."""
+    seen = look("--window-size=1280,900")
+    assert seen["live"] == [12, False]
+    assert seen["begins"] == "85"
+    assert seen["moved"]
+    assert seen["dimmedOutside"]
+    names = [NASTY, *(f"photo_{i:04d}.png" for i in range(1, 20))]
+    absmean, variance = statistics(names.index(seen["image"]))
+    for p, shown in seen["sliders"].items():
+        ours = exact_map(absmean, variance, float(p))
+        found = np.array(shown["map"]).reshape(ours.shape)
+        assert np.abs(found - ours).max() < 1e-2
+        flat = ours.reshape(-1)
+        percents = (90, 80, 70, 60, 50)
+        shares = [flat[flat >= np.percentile(flat, q)].sum() / flat.sum() for q in percents]
+        np.testing.assert_allclose(shown["shares"], shares, atol=1e-2)
+        assert "top 50 %, the Focus Area" in shown["text"]
+
+
+def test_figures_and_tables_are_saved_from_the_page(look):
+    saved = look("--window-size=1280,900")["saved"]
+    drawings = [text for kind, text in saved if kind == "image/svg+xml"]
+    assert len(drawings) >= 3 + 3 + 3 + 1
+    for text in drawings:
+        root = ElementTree.fromstring(text)
+        assert float(root.get("width")) > 0
+        assert not any(e.get("class") or e.get("style") for e in root.iter())
+    tables = [text for kind, text in saved if kind == "text/csv"]
+    rows = next(t for t in tables if t.startswith("image,method,target"))
+    assert len(rows.splitlines()) == 1 + 1  # what the filter leaves
+    for text in tables:
+        lines = list(csv.reader(io.StringIO(text)))
+        assert len({len(line) for line in lines}) == 1
+    assert any(r"\begin{tabular}" in text for kind, text in saved if kind == "text/plain")
+
+
 def test_dark_page_is_dark(look):
     light = look("--window-size=1280,900")["colors"]
     seen = look("--window-size=1280,900", "--blink-settings=preferredColorScheme=0")
@@ -171,6 +252,20 @@ def test_dark_page_is_dark(look):
 
 
 def test_phone_width_has_no_sideways_scroll(look):
-    content, window = look("--window-size=390,844")["width"]
+    seen = look("--window-size=390,844")
+    content, window = seen["width"]
     assert window < 640
     assert content <= window
+    assert seen["cut"] == []
+    assert seen["outside"] == []
+
+
+def test_prints_to_paper(page, tmp_path):
+    paper = tmp_path / "page.pdf"
+    command = [CHROMIUM, *FLAGS, f"--user-data-dir={tmp_path}/profile", f"--print-to-pdf={paper}"]
+    subprocess.run([*command, page.as_uri()], capture_output=True, timeout=120, check=True)
+    content = paper.read_bytes()
+    assert content.startswith(b"%PDF")
+    # The photographs and maps are in it, and it is no more than some pages.
+    assert content.count(b"/Subtype /Image") >= 12
+    assert 2 <= len(re.findall(rb"/Type /Page\b", content)) <= 40
