@@ -7,7 +7,10 @@
 #include <torch/headeronly/util/Exception.h>
 
 #include <cstdint>
+#include <optional>
 #include <vector>
+
+#include "math/welford.h"
 
 namespace gag_fast {
 
@@ -69,7 +72,7 @@ inline void check_statistics(const Tensor& m2, const Tensor& abssum, int64_t cou
 // gradient_stats_.
 inline void check_gradient_stats(const Tensor& shift, const Tensor& mean, const Tensor& m2,
                                  const Tensor& abssum, const Tensor& grads, int64_t count,
-                                 const char* op) {
+                                 const std::optional<Tensor>& settled, const char* op) {
   check_stack(grads, op);
   STD_TORCH_CHECK(count >= 0, op, ": count must not be negative, got ", count);
   check_state(shift, shift, "shift", op);
@@ -82,6 +85,19 @@ inline void check_gradient_stats(const Tensor& shift, const Tensor& mean, const 
   for (int64_t d = 0; d < 4; ++d) {
     STD_TORCH_CHECK(shift.size(d) == grads.size(axes[d]), op, ": axis ", d, " of the state is ",
                     shift.size(d), " long, that of the gradients ", grads.size(axes[d]));
+  }
+  if (!settled) {
+    STD_TORCH_CHECK(count + grads.size(1) <= kRun, op, ": more than ", kRun,
+                    " samples need `settled`, got ", count, " + ", grads.size(1));
+    return;
+  }
+  STD_TORCH_CHECK(settled->dim() == 5 && settled->size(0) == 2 && settled->is_contiguous() &&
+                      settled->scalar_type() == shift.scalar_type(),
+                  op, ": settled must be contiguous [2,B,C,H,W] in the dtype of the state, got ",
+                  settled->dim(), " dimensions");
+  for (int64_t d = 0; d < 4; ++d) {
+    STD_TORCH_CHECK(settled->size(d + 1) == shift.size(d), op, ": settled differs in size along ",
+                    "axis ", d, " of the state");
   }
 }
 

@@ -6,7 +6,9 @@
 //   [k,B,C,H,W] guided_absgrad_from_stats  m2, abssum [B,C,H,W] over `count` samples -> as above
 //   gradient_stats_            folds grads [B,m,C,H,W] into shift, mean, m2, abssum [B,C,H,W],
 //   which
-//                              already hold `count` samples; mean is that of (gradient - shift)
+//                              already hold `count` samples; mean is that of (gradient - shift).
+//                              settled [2,B,C,H,W], zeros at first, holds what m2 and abssum have
+//                              put by (math/welford.h); not needed for up to 20 samples in all
 //   image_keys                 images [B,C,H,W] -> int64 [B], a hash of each image's pixels
 //   gaussian_noise             images [B,C,H,W], keys int64 [B], std [B] -> [B,samples,C,H,W]:
 //                              image + std * normal(seed, key, first_sample + s, element)
@@ -25,7 +27,7 @@ STABLE_TORCH_LIBRARY(gag_fast, m) {
       "bool keep_channels) -> Tensor");
   m.def(
       "gradient_stats_(Tensor(a!) shift, Tensor(b!) mean, Tensor(c!) m2, Tensor(d!) abssum, "
-      "Tensor grads, int count) -> ()");
+      "Tensor grads, int count, Tensor(e!)? settled=None) -> ()");
   m.def("image_keys(Tensor images) -> Tensor");
   m.def(
       "gaussian_noise(Tensor images, Tensor keys, Tensor std, int seed, int first_sample, "

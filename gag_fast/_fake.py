@@ -49,7 +49,13 @@ def _guided_absgrad_from_stats(
 
 @torch.library.register_fake("gag_fast::gradient_stats_")
 def _gradient_stats_(
-    shift: Tensor, mean: Tensor, m2: Tensor, abssum: Tensor, grads: Tensor, count: int
+    shift: Tensor,
+    mean: Tensor,
+    m2: Tensor,
+    abssum: Tensor,
+    grads: Tensor,
+    count: int,
+    settled: Tensor | None = None,
 ) -> None:
     torch._check(grads.dim() == 5, lambda: f"grads must be [B,m,C,H,W], got {grads.dim()} axes")
 

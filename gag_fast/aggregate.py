@@ -5,10 +5,17 @@ any channel gets a map of NaN, since its percentiles and its minimum and maximum
 with `channels="keep"` only the channel concerned is NaN. Other images are not touched. A sum or a
 square that overflows the accumulator counts as not finite, and so does, for the min-max, a map
 value that does. The same holds on CPU and CUDA.
+
+Very small gradients: a variance has the square of the gradients' unit. In float32 it loses digits
+where gradients are below 1e-19 or so in magnitude, and is 0 below 1e-23: where that makes all
+variances of a channel 0, all pixels are at the percentile and p damps none. Hand such gradients in
+as float64, or multiply them by a power of two, which is exact (and multiplies V, the weight of the
+pixels below the percentile, by its square).
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -135,13 +142,33 @@ class Moments(NamedTuple):
     abssum: Tensor  # sum of |gradient|
 
 
+def _new_moments(stack: Tensor) -> Moments:
+    """Room for the statistics of `[B,m,C,H,W]`; one block: freed, it is used again as it is."""
+    dtype = torch.float64 if stack.dtype == torch.float64 else torch.float32
+    with torch.inference_mode(False):  # or they could not be updated outside of it
+        shape = (len(Moments._fields), stack.shape[0], *stack.shape[2:])
+        return Moments(*torch.empty(shape, dtype=dtype, device=stack.device).unbind(0))
+
+
+def _add_exactly(total: Tensor, rest: Tensor, term: Tensor) -> None:
+    """total + rest + term into total + rest: `rest` takes what rounding takes from `total`."""
+    new = total + term
+    added = new - total
+    lost = (total - (new - added)).add_(term - added)
+    rest.add_(torch.where(lost.isnan(), torch.zeros_like(lost), lost))
+    total.copy_(new)
+
+
 class GradientStats:
     """Running statistics of gradients: memory does not grow with the number of samples.
 
     Holds four maps of the gradients' shape, in float32 (float64 for float64 gradients): the first
     gradient, and of the differences from it the mean and the sum of squared deviations (Welford),
-    and the sum of |g|. Feeding the samples of a stack one by one gives the same bits as the
-    one-shot call on the stack.
+    and the sum of |g|; from the 21st sample on two more, which keep the digits of the two sums.
+    Feeding the samples of a stack one by one gives the same bits as the one-shot call on the stack.
+
+    Several threads may use one object: each call is done as a whole, in some order. `copy.copy`,
+    `copy.deepcopy` and pickle give an object of its own.
 
     Example:
         stats = GradientStats()
@@ -151,11 +178,34 @@ class GradientStats:
     """
 
     def __init__(self) -> None:
+        self._lock = threading.RLock()
         self._count = 0
         self._batched = False
         self._numpy = False
         self._checked: tuple[object, ...] | None = None  # _kind of the last tensor taken in
         self._state: Moments | None = None  # until the first sample
+        # [2,B,C,H,W]: what m2 and abssum have put by (csrc/math/welford.h); None until they do.
+        self._settled: Tensor | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        with self._lock:
+            state = None if self._state is None else Moments(*(t.clone() for t in self._state))
+            settled = None if self._settled is None else self._settled.clone()
+            mine = {**self.__dict__, "_state": state, "_settled": settled}
+            del mine["_lock"]
+            return mine
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._lock = threading.RLock()
+
+    def __copy__(self) -> GradientStats:
+        other = type(self)()
+        other.__dict__.update(self.__getstate__())
+        return other
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> GradientStats:
+        return self.__copy__()
 
     def __repr__(self) -> str:
         shape = None if self._state is None else self._shape()
@@ -178,14 +228,14 @@ class GradientStats:
             ValueError: wrong rank, an empty axis, another shape or device than before.
         """
         # One more of the kind that was checked last time; else the checks are a tenth of the time.
-        if type(grad) is Tensor and _kind(grad) == self._checked and self._state is not None:
-            sample = grad.detach() if self._batched else grad.detach().unsqueeze(0)
-            ops.gradient_stats_(*self._state, sample.unsqueeze(1), self._count)
-            self._count += 1
-            return
-        sample, batched = as_sample(grad)
-        self._fold(sample.unsqueeze(1), batched, isinstance(grad, np.ndarray))
-        self._checked = _kind(grad) if type(grad) is Tensor else None
+        with self._lock:
+            if type(grad) is Tensor and _kind(grad) == self._checked and self._state is not None:
+                sample = grad.detach() if self._batched else grad.detach().unsqueeze(0)
+                self._take_in(self._state, sample.unsqueeze(1))
+                return
+            sample, batched = as_sample(grad)
+            self._fold(sample.unsqueeze(1), batched, isinstance(grad, np.ndarray))
+            self._checked = _kind(grad) if type(grad) is Tensor else None
 
     def update_stack(self, grads: ArrayLike) -> None:
         """Takes in the n samples of a stack `[n,C,H,W]` or `[B,n,C,H,W]`, in one read of it.
@@ -204,11 +254,16 @@ class GradientStats:
         """
         if not isinstance(other, GradientStats):
             raise TypeError(f"merge needs a GradientStats, got {describe(other)}")
+        # Of two objects that are merged into each other at once, both threads lock the same first.
+        first, second = sorted((self, other), key=id)
+        with first._lock, second._lock:
+            self._merge(other)
+
+    def _merge(self, other: GradientStats) -> None:
         if other._state is None:
             return
         if self._state is None:
-            self._state = Moments(*(t.clone() for t in other._state))
-            self._count, self._batched, self._numpy = other._count, other._batched, other._numpy
+            self.__dict__.update(other.__getstate__())
             return
         self._check_same(other._state.shift, other._batched)
         mine, theirs = self._state, other._state
@@ -216,24 +271,35 @@ class GradientStats:
         # Distance of the two means. The shifts are gradients of the same pixel, so their difference
         # is exact where it matters: where both are far from zero and close to each other.
         delta = (theirs.shift - mine.shift).add_(theirs.mean).sub_(mine.mean)
+        between = (delta * delta).mul_(self._count * (other._count / total))
         mine.mean.add_(delta, alpha=other._count / total)
-        mine.m2.add_(theirs.m2)
-        mine.m2.add_(delta.square_(), alpha=self._count * (other._count / total))
-        mine.abssum.add_(theirs.abssum)
+        self._settled = settled = self._settled_sums()
+        others = other._settled
+        added: list[list[Tensor]] = [[theirs.m2, between], [theirs.abssum]]
+        for i, rest in enumerate((mine.m2, mine.abssum)):
+            terms = [rest.clone(), *(t.clone() for t in added[i])]
+            if others is not None:
+                terms.append(others[i].clone())
+            rest.zero_()
+            for term in terms:
+                _add_exactly(settled[i], rest, term)
         self._count = total
 
     def mean(self) -> Any:
         """Mean of the signed gradients, in the shape of a sample."""
-        state = self._require(1, "mean")
-        return self._hand_back(state.shift + state.mean)
+        with self._lock:
+            state = self._require(1, "mean")
+            return self._hand_back(state.shift + state.mean)
 
     def absmean(self) -> Any:
         """Absgrad, `mean_n |g|` (Eq. 3.2), in the shape of a sample."""
-        return self._hand_back(self._require(1, "absmean").abssum / self._count)
+        with self._lock:
+            return self._hand_back(self._require(1, "absmean").abssum / self._count)
 
     def variance(self) -> Any:
         """Unbiased variance of the signed gradients (Eq. 3.3), in the shape of a sample."""
-        return self._hand_back(self._require(2, "variance").m2 / (self._count - 1))
+        with self._lock:
+            return self._hand_back(self._require(2, "variance").m2 / (self._count - 1))
 
     def deviations(self) -> Any:
         """Sum of squared deviations from the mean, in the shape of a sample."""
@@ -246,29 +312,53 @@ class GradientStats:
         """Saliency maps of the samples so far; arguments, result as `gag_fast.guided_absgrad`."""
         percents, single = as_percents(p)
         keep = check_channels(channels)
-        check_samples(self._count, percents, "count")
-        state = self._require(1, "guided_absgrad")
-        maps = ops.guided_absgrad_from_stats(
-            state.m2, state.abssum, self._count, percents, normalize=normalize, keep_channels=keep
-        )
-        return _hand_back(maps, single, self._batched, self._numpy)
+        with self._lock:
+            check_samples(self._count, percents, "count")
+            state = self._require(1, "guided_absgrad")
+            maps = ops.guided_absgrad_from_stats(
+                state.m2,
+                state.abssum,
+                self._count,
+                percents,
+                normalize=normalize,
+                keep_channels=keep,
+            )
+            return _hand_back(maps, single, self._batched, self._numpy)
+
+    def moments(self) -> Moments:
+        """The statistics as the operators take them, `[B,C,H,W]` each; not to be written to."""
+        with self._lock:
+            return self._require(1, "moments")
 
     def _fold(self, stack: Tensor, batched: bool, numpy: bool) -> None:
-        """Takes in a stack `[B,m,C,H,W]`."""
-        if self._state is None:
-            dtype = torch.float64 if stack.dtype == torch.float64 else torch.float32
-            shape = (4, stack.shape[0], *stack.shape[2:])
-            with torch.inference_mode(False):  # or it could not be updated outside of it
-                # One block for all four: a freed block this large is handed out again as it is,
-                # with its pages in place.
-                state = torch.empty(shape, dtype=dtype, device=stack.device)
-            self._state = Moments(*state.unbind(0))
-            self._batched, self._numpy = batched, numpy
+        """Takes in a stack `[B,m,C,H,W]`; the first one decides what the others must be like."""
+        with self._lock:
+            if self._state is not None:
+                self._check_same(stack[:, 0], batched)
+                self._take_in(self._state, stack)
+                return
+            state = _new_moments(stack)
+            self._take_in(state, stack)
+            self._state, self._batched, self._numpy = state, batched, numpy
+
+    def _take_in(self, state: Moments, stack: Tensor) -> None:
+        samples = stack.shape[1]
+        if self._settled is None and self._count + samples <= ops.RUN:
+            ops.gradient_stats_(*state, stack, self._count)
         else:
-            self._check_same(stack[:, 0], batched)
-        assert self._state is not None
-        ops.gradient_stats_(*self._state, stack, self._count)
-        self._count += stack.shape[1]
+            settled = self._settled_sums(state)
+            ops.gradient_stats_(*state, stack, self._count, settled)
+            self._settled = settled
+        self._count += samples
+
+    def _settled_sums(self, state: Moments | None = None) -> Tensor:
+        """`_settled`, made where it is not there yet."""
+        if self._settled is not None:
+            return self._settled
+        state = state or self._state
+        assert state is not None
+        with torch.inference_mode(False):
+            return state.m2.new_zeros((2, *state.m2.shape))
 
     def _shape(self) -> list[int]:
         assert self._state is not None
@@ -290,7 +380,10 @@ class GradientStats:
     def _require(self, count: int, what: str) -> Moments:
         if self._state is None or self._count < count:
             raise ValueError(f"{what} needs at least {count} samples, got count = {self._count}")
-        return self._state
+        if self._settled is None:
+            return self._state
+        m2, abssum = self._settled
+        return self._state._replace(m2=m2 + self._state.m2, abssum=abssum + self._state.abssum)
 
     def _hand_back(self, value: Tensor) -> Any:
         value = value if self._batched else value[0]

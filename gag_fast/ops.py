@@ -21,6 +21,8 @@ from gag_fast import _fake  # noqa: F401  (registers the operators and their fak
 _MASK64 = (1 << 64) - 1
 _NATIVE = torch.ops.gag_fast
 
+RUN = 20  # samples that gradient_stats_ adds up before it puts the sums by: kRun in welford.h
+
 
 def guided_absgrad(
     grads: Tensor, p: Sequence[float], *, normalize: bool = True, keep_channels: bool = False
@@ -70,7 +72,13 @@ def guided_absgrad_from_stats(
 
 
 def gradient_stats_(
-    shift: Tensor, mean: Tensor, m2: Tensor, abssum: Tensor, grads: Tensor, count: int
+    shift: Tensor,
+    mean: Tensor,
+    m2: Tensor,
+    abssum: Tensor,
+    grads: Tensor,
+    count: int,
+    settled: Tensor | None = None,
 ) -> None:
     """Folds m more gradients of each image into running statistics, in place (Welford).
 
@@ -82,8 +90,11 @@ def gradient_stats_(
         abssum: like `shift`: sum of |gradient|.
         grads: `[B,m,C,H,W]`, any of the four gradient dtypes, any strides, m >= 1.
         count: samples already in the statistics.
+        settled: `[2,B,C,H,W]` contiguous, like `shift`, zeros at first: the settled parts of `m2`
+            and `abssum`, which then are the sums without them (csrc/math/welford.h). Needed where
+            `count` + m exceeds `RUN`; the same one from then on.
     """
-    _NATIVE.gradient_stats_.default(shift, mean, m2, abssum, grads, count)
+    _NATIVE.gradient_stats_.default(shift, mean, m2, abssum, grads, count, settled)
 
 
 def image_keys(images: Tensor) -> Tensor:

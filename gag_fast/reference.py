@@ -34,21 +34,18 @@ def threshold(values: Tensor, p: float) -> Tensor:
     rows = values.flatten(-2).sort(dim=-1).values
     rank = (p / 100.0) * (rows.shape[-1] - 1)
     low, high = math.floor(rank), math.ceil(rank)
-    below, above = rows[..., low], rows[..., high]
-    return (below + (above - below) * (rank - low))[..., None, None]
+    below, above, weight = rows[..., low], rows[..., high], rank - low
+    gap = above - below
+    q = below + gap * weight if weight < 0.5 else above - gap * (1 - weight)
+    return q[..., None, None]
 
 
 def guide(values: Tensor, p: float) -> Tensor:
-    """Eq. 3.4, `1 where V >= q, else V`; q is at most the V of its upper neighbour.
-
-    Rounding must not lift q above the sorted V that bounds it from above, or pixels that tie with
-    it would fall out of the guide.
-    """
+    """Eq. 3.4, `1 where V >= q, else V`; q as numpy computes it of float64 values."""
     if p == 0:
         return torch.ones_like(values)
-    rows = values.flatten(-2).sort(dim=-1).values
-    above = rows[..., math.ceil((p / 100.0) * (rows.shape[-1] - 1))][..., None, None]
-    return torch.where(values >= above, torch.ones_like(values), values)
+    kept = values.double() >= threshold(values.double(), p)
+    return torch.where(kept, torch.ones_like(values), values)
 
 
 def min_max(maps: Tensor) -> Tensor:
@@ -103,7 +100,10 @@ def guided_absgrad(
 def gradient_stats_(
     shift: Tensor, mean: Tensor, m2: Tensor, abssum: Tensor, grads: Tensor, count: int
 ) -> None:
-    """Welford's recurrence, sample by sample; arguments as the operator's (csrc/schema.cpp)."""
+    """Welford's recurrence, sample by sample; arguments as the operator's (csrc/schema.cpp).
+
+    The sums are plain ones: in float64, where this is used, nothing needs to be settled.
+    """
     for i, g in enumerate(_accumulator(grads).unbind(dim=1)):
         if count + i == 0:
             shift.copy_(g)

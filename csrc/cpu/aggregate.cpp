@@ -1,6 +1,7 @@
 #include "cpu/aggregate.h"
 
 #include "cpu/simd.h"
+#include "math/welford.h"
 
 namespace gag_fast {
 
@@ -61,14 +62,23 @@ void summarise_strided(const StackView& view, int64_t b, int64_t begin, int64_t 
                        const A* inverse, A* variance, A* absmean, unsigned* taint) {
   alignas(64) A gathered[kTileSamples * kTilePixels];
   A shift[kTilePixels], mean[kTilePixels], m2[kTilePixels], abssum[kTilePixels];
-  const StatePointers<A> state{shift, mean, m2, abssum};
+  A settled_m2[kTilePixels], settled_abssum[kTilePixels];
+  const StatePointers<A> state{shift, mean, m2, abssum, settled_m2, settled_abssum};
   const AggregateKernels<A>& kernels = aggregate_kernels<A>();
   over_tiles(view, begin, end, [&](int64_t c, int64_t pixel, int64_t length) {
+    if (view.n > kRun) {
+      std::fill(settled_m2, settled_m2 + length, A(0));
+      std::fill(settled_abssum, settled_abssum + length, A(0));
+    }
     for (int64_t done = 0; done < view.n; done += kTileSamples) {
       const int64_t samples = std::min(kTileSamples, view.n - done);
       gather(view, b, c, done, samples, pixel, length, gathered);
       kernels.fold[view.source](gathered, kTilePixels, samples, length, done, inverse + done,
                                 state);
+    }
+    for (int64_t i = 0; view.n > kRun && i < length; ++i) {
+      m2[i] = settled_m2[i] + m2[i];
+      abssum[i] = settled_abssum[i] + abssum[i];
     }
     const int64_t at = c * view.pixels() + pixel;
     taint[c] |= kernels.finish(m2, abssum, view.n, length, variance ? variance + at : nullptr,
@@ -78,7 +88,9 @@ void summarise_strided(const StackView& view, int64_t b, int64_t begin, int64_t 
 
 template <typename A>
 StatePointers<A> advance(StatePointers<A> state, int64_t by) {
-  return {state.shift + by, state.mean + by, state.m2 + by, state.abssum + by};
+  const auto settled = [by](A* p) { return p ? p + by : nullptr; };
+  return {state.shift + by,  state.mean + by,           state.m2 + by,
+          state.abssum + by, settled(state.settled_m2), settled(state.settled_abssum)};
 }
 
 }  // namespace

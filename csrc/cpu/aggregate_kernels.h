@@ -207,6 +207,7 @@ GAG_INLINE unsigned taint_of(Vec<A> variance, Vec<A> absmean) {
 // Between groups a block's moments wait in L2. Tried: README.md, "Statistics".
 constexpr int64_t kBlockBytes = 32768;  // of one moment
 constexpr int64_t kGroup = 5;           // samples
+static_assert(kRun % kGroup == 0, "sums settle between groups");
 
 // Hardware prefetchers stop at the end of a page: whoever reads on asks for the next one.
 constexpr int64_t kPage = 4096;
@@ -273,6 +274,33 @@ GAG_INLINE void suspend(const Moments<Vec<A>> (&state)[kVectors], A* mean, A* m2
   }
 }
 
+// Settles the sums of kVectors vectors of pixels; `fresh`: nothing is settled yet.
+template <bool kVariance, int kVectors, typename A>
+GAG_INLINE void settle_sums(Moments<Vec<A>> (&state)[kVectors], A* settled_m2, A* settled_abssum,
+                            bool fresh, int count) {
+  for (int v = 0; v < kVectors; ++v) {
+    const int64_t at = v * SimdOf<A>::lanes;
+    Vec<A> abssum = fresh ? Vec<A>{} : load(settled_abssum + at, count);
+    settle(abssum, state[v].abssum);
+    store<A>(settled_abssum + at, abssum, count);
+    if (!kVariance) continue;
+    Vec<A> m2 = fresh ? Vec<A>{} : load(settled_m2 + at, count);
+    settle(m2, state[v].m2);
+    store<A>(settled_m2 + at, m2, count);
+  }
+}
+
+// The sums as they are: what is settled and what is not.
+template <bool kVariance, int kVectors, typename A>
+GAG_INLINE void add_settled(Moments<Vec<A>> (&state)[kVectors], const A* settled_m2,
+                            const A* settled_abssum, int count) {
+  for (int v = 0; v < kVectors; ++v) {
+    const int64_t at = v * SimdOf<A>::lanes;
+    state[v].abssum = load(settled_abssum + at, count) + state[v].abssum;
+    if (kVariance) state[v].m2 = load(settled_m2 + at, count) + state[v].m2;
+  }
+}
+
 template <bool kVariance, typename S, typename A>
 unsigned summarise_run(const S* grads, int64_t sample_stride, int64_t n, int64_t length,
                        const A* inverse, A* variance, A* absmean) {
@@ -284,7 +312,7 @@ unsigned summarise_run(const S* grads, int64_t sample_stride, int64_t n, int64_t
   // Blocks of about equal size, in whole vectors, rather than full ones and a short one.
   const int64_t blocks = (length + kBlock - 1) / kBlock;
   const int64_t each = ((length + blocks - 1) / blocks + kMaxLanes - 1) / kMaxLanes * kMaxLanes;
-  A mean[kBlock];
+  A mean[kBlock], settled_m2[kBlock], settled_abssum[kBlock];
   for (int64_t begin = 0; begin < length; begin += each) {
     const int64_t pixels = smaller(each, length - begin);
     const S* block = grads + begin;
@@ -292,32 +320,39 @@ unsigned summarise_run(const S* grads, int64_t sample_stride, int64_t n, int64_t
       const int64_t last = smaller(first + kGroup, n);
       const S* next = last < n ? block + last * sample_stride : block + pixels;
       const int64_t following = last < n ? smaller(kGroup, n - last) : smaller(kGroup, n);
-      over_run<kLanes>(
-          pixels, [&]<int kVectors>(int64_t at, int count) __attribute__((always_inline)) {
-            const S* from = block + at;
-            A* const m2 = kVariance ? variance + begin + at : nullptr;
-            A* const abssum = absmean + begin + at;
-            for (int64_t i = 0; i < following; ++i) {
-              prefetch<kIntoL2>(next + at + i * sample_stride, kVectors * kLanes * sizeof(S));
-            }
-            Moments<Vec<A>> state[kVectors];
-            if (first == 0) {
-              accumulate_first<kVectors, S, A>(state, from, count);
-            } else {
-              resume<kVariance, kVectors, S, A>(state, from, mean + at, m2, abssum, count);
-            }
-            accumulate<kVariance, kVectors, S, A>(state, from, sample_stride, first ? first : 1,
-                                                  last, inverse, count);
-            if (last == n) {
-              for (int v = 0; v < kVectors; ++v) {
-                if (kVariance) state[v].m2 = state[v].m2 / freedom;
-                if (kVariance) taint_variance += state[v].m2 * A(0);
-                state[v].abssum = state[v].abssum / samples;
-                taint_absmean += state[v].abssum * A(0);
-              }
-            }
-            suspend<kVariance, kVectors, A>(state, mean + at, m2, abssum, count);
-          });
+      over_run<kLanes>(pixels, [&]<int kVectors>(int64_t at,
+                                                 int count) __attribute__((always_inline)) {
+        const S* from = block + at;
+        A* const m2 = kVariance ? variance + begin + at : nullptr;
+        A* const abssum = absmean + begin + at;
+        for (int64_t i = 0; i < following; ++i) {
+          prefetch<kIntoL2>(next + at + i * sample_stride, kVectors * kLanes * sizeof(S));
+        }
+        Moments<Vec<A>> state[kVectors];
+        if (first == 0) {
+          accumulate_first<kVectors, S, A>(state, from, count);
+        } else {
+          resume<kVariance, kVectors, S, A>(state, from, mean + at, m2, abssum, count);
+        }
+        if (settles(first)) {
+          settle_sums<kVariance, kVectors, A>(state, settled_m2 + at, settled_abssum + at,
+                                              first == kRun, count);
+        }
+        accumulate<kVariance, kVectors, S, A>(state, from, sample_stride, first ? first : 1, last,
+                                              inverse, count);
+        if (last == n) {
+          if (n > kRun) {
+            add_settled<kVariance, kVectors, A>(state, settled_m2 + at, settled_abssum + at, count);
+          }
+          for (int v = 0; v < kVectors; ++v) {
+            if (kVariance) state[v].m2 = state[v].m2 / freedom;
+            if (kVariance) taint_variance += state[v].m2 * A(0);
+            state[v].abssum = state[v].abssum / samples;
+            taint_absmean += state[v].abssum * A(0);
+          }
+        }
+        suspend<kVariance, kVectors, A>(state, mean + at, m2, abssum, count);
+      });
     }
   }
   return taint_of<A>(taint_variance, taint_absmean);
@@ -338,6 +373,8 @@ void fold(const void* grads, int64_t sample_stride, int64_t m, int64_t length, i
           const A* inverse, StatePointers<A> state) {
   constexpr int kLanes = SimdOf<A>::lanes;
   const S* run = static_cast<const S*>(grads);
+  const bool settles_first = settles(count);
+  const int64_t until = smaller(m, kRun - count % kRun);  // samples before the next settling
   over_run<kLanes>(length, [&]<int kVectors>(int64_t at, int lanes) __attribute__((always_inline)) {
     A *const shift = state.shift + at, *const mean = state.mean + at, *const m2 = state.m2 + at,
              *const abssum = state.abssum + at;
@@ -346,13 +383,23 @@ void fold(const void* grads, int64_t sample_stride, int64_t m, int64_t length, i
                           kVectors * kLanes * sizeof(S));
     }
     Moments<Vec<A>> s[kVectors];
+    const auto settle_here = [&]() __attribute__((always_inline)) {
+      settle_sums<true, kVectors, A>(s, state.settled_m2 + at, state.settled_abssum + at, false,
+                                     lanes);
+    };
     if (count == 0) {
       accumulate_first<kVectors, S, A>(s, run + at, lanes);
       for (int v = 0; v < kVectors; ++v) store<A>(shift + v * kLanes, s[v].shift, lanes);
     } else {
       resume<true, kVectors, A, A>(s, shift, mean, m2, abssum, lanes);
+      if (settles_first) settle_here();
     }
-    accumulate<true, kVectors, S, A>(s, run + at, sample_stride, count == 0, m, inverse, lanes);
+    accumulate<true, kVectors, S, A>(s, run + at, sample_stride, count == 0, until, inverse, lanes);
+    for (int64_t i = until; i < m; i += kRun) {
+      settle_here();
+      accumulate<true, kVectors, S, A>(s, run + at, sample_stride, i, smaller(m, i + kRun), inverse,
+                                       lanes);
+    }
     suspend<true, kVectors, A>(s, mean, m2, abssum, lanes);
   });
 }

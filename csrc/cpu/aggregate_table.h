@@ -18,6 +18,8 @@ struct StatePointers {
   A* mean;
   A* m2;
   A* abssum;
+  A* settled_m2;  // these two: nullptr where there will be no more than kRun samples
+  A* settled_abssum;
 };
 
 inline constexpr int64_t kFew = 128;  // as many as two_of_few puts in order

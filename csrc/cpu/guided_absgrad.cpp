@@ -68,12 +68,22 @@ struct Parallel {
   }
 };
 
-// The order statistic that decides the guide (math/percentile.h), for each percent and channel.
+// The smallest of `length` variances that is >= their p-th percentile (math/percentile.h).
+template <typename A>
+A threshold_of(const A* variance, int64_t length, double p, A* scratch) {
+  const AggregateKernels<A>& kernels = aggregate_kernels<A>();
+  const PercentilePlace place = percentile_place(p, length);
+  const A above = select_kth(kernels, variance, length, place.above(), scratch);
+  if (!close_call<A>(place)) return above;
+  const A below = select_kth(kernels, variance, length, place.below, scratch);
+  return threshold_between(below, above, place.weight);
+}
+
+// The threshold of every percent and channel.
 // `scratch` has one row for each thread that may work at once.
 template <typename A, typename Loop>
 void find_thresholds(const Job<A>& job, Workspace<A>& work, const std::vector<A*>& scratch,
                      const Loop& loop) {
-  const AggregateKernels<A>& kernels = aggregate_kernels<A>();
   const int64_t rows = static_cast<int64_t>(job.p.size()) * job.C;
   const int64_t tasks = static_cast<int64_t>(scratch.size());
   loop.items(tasks, [&](int64_t task) {
@@ -81,8 +91,7 @@ void find_thresholds(const Job<A>& job, Workspace<A>& work, const std::vector<A*
       const double p = job.p[row / job.C];
       const int64_t c = row % job.C;
       if (work.taint[c] != kClean || p == 0.0) continue;
-      work.threshold[row] = select_kth(kernels, work.variance + c * job.HW, job.HW,
-                                       threshold_index(p, job.HW), scratch[task]);
+      work.threshold[row] = threshold_of(work.variance + c * job.HW, job.HW, p, scratch[task]);
     }
   });
 }

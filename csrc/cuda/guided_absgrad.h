@@ -162,13 +162,10 @@ void launch_selection(Device& device, const Request& request, const Workspace& w
     kernel.found = at_offset<uint32_t>(workspace, w.found + counters);
     kernel.arrived = at_offset<uint32_t>(workspace, w.arrived + counters);
     kernel.thresholds = at_offset<A>(workspace, w.thresholds) + first;
-    kernel.percents.count =
-        static_cast<int>(std::min<int64_t>(kMostPercents, request.percents() - first));
-    for (int i = 0; i < kernel.percents.count; ++i) {
-      const double p = request.p[first + i];
-      kernel.percents.index[i] =
-          p == 0.0 ? kNoGuide : static_cast<uint32_t>(threshold_index(p, request.pixels));
-    }
+    kernel.percents = {};
+    const int64_t last = std::min<int64_t>(first + kMostPercents, request.percents());
+    for (int64_t i = first; i < last; ++i)
+      kernel.percents.template add<A>(request.p[i], request.pixels);
     launch(device, kernel, rows * kernel.parts);
   }
 }
@@ -258,17 +255,13 @@ void guided_absgrad_from_stats_on(Device& device, const A* m2, const A* abssum,
 
 // gradient_stats_: the state arrays are [B,C,HW], contiguous.
 template <typename S, typename Device>
-void gradient_stats_on(Device& device, const Stack<S>& stack, int64_t count, Accumulator<S>* shift,
-                       Accumulator<S>* mean, Accumulator<S>* m2, Accumulator<S>* abssum) {
+void gradient_stats_on(Device& device, const Stack<S>& stack, int64_t count,
+                       const FoldedState<Accumulator<S>>& state) {
   check_sizes(stack);
   // The state is contiguous; its 16-byte stores need its addresses to be multiples of 16.
-  const auto aligned = [](const void* p) { return reinterpret_cast<uintptr_t>(p) % 16 == 0; };
   Layout layout = layout_of(stack);
-  if (layout == Layout::kPlanes &&
-      !(aligned(shift) && aligned(mean) && aligned(m2) && aligned(abssum))) {
-    layout = Layout::kScattered;
-  }
-  launch_over<Fold>(device, layout, stack, count, shift, mean, m2, abssum);
+  if (layout == Layout::kPlanes && !state.aligned()) layout = Layout::kScattered;
+  launch_over<Fold>(device, layout, stack, count, state);
 }
 
 }  // namespace gag_fast::cuda

@@ -1,9 +1,10 @@
-// Kernel that finds, for every row and percent, the one order statistic of the variance that
-// decides the guide (math/percentile.h). Exact radix selection on integer keys: no sort, the same
-// answer in whatever order threads and blocks run. Torch-free; see block.h for how it is written.
+// Kernel that finds, for every row and percent, the threshold of the guide: one order statistic of
+// the variance, or in a close call two (math/percentile.h). Exact radix selection on integer keys:
+// no sort, the same answer in whatever order threads and blocks run. Torch-free; see block.h for
+// how it is written.
 //
 // Long rows: the statistics kernel has counted the first digits, so each block knows for each
-// percent which of 2048 bins its order statistic is in. The row's blocks read the row once (from
+// rank which of 2048 bins its order statistic is in. The row's blocks read the row once (from
 // the L2 cache, where it was just written) and keep the keys in those bins, a few percent of the
 // row: the candidates. The last block to finish a row selects among the candidates, ten bits at a
 // time. Short rows are their own candidates.
@@ -17,21 +18,35 @@
 
 namespace gag_fast::cuda {
 
-inline constexpr int kMostPercents = 64;  // per launch
+inline constexpr int kMostPercents = 64;              // per launch
+inline constexpr int kMostRanks = 2 * kMostPercents;  // order statistics wanted by them
 inline constexpr int64_t kShortRow = 8192;
 
 // p = 0: the guide is 1 whatever the variance. Told to the kernels that follow by a threshold that
 // no variance has.
-inline constexpr uint32_t kNoGuide = 0xffffffffu;
 template <typename A>
 inline constexpr A kNoThreshold = A(-1);
 
-// Launch parameter: the index in ascending order of each percent's order statistic, or kNoGuide.
+// Launch parameter: the percents, and the order statistics that decide them (math/percentile.h).
 struct Percents {
-  int count;
-  uint32_t index[kMostPercents];
+  static constexpr double kNoGuide = -1.0;
 
-  GAG_BODY uint32_t rank(int i) const { return index[i] == kNoGuide ? 0 : index[i]; }
+  int count, ranks;
+  uint32_t rank[kMostRanks];     // places in ascending order, from 0
+  uint8_t first[kMostPercents];  // of a percent, its place in `rank`
+  double weight[kMostPercents];  // kNoGuide for p = 0; 0: that order statistic; else the percentile
+                                 // lies this far from it to the next one in `rank`
+
+  template <typename A>
+  void add(double p, int64_t pixels) {
+    const PercentilePlace place = percentile_place(p, pixels);
+    const bool both = close_call<A>(place);
+    first[count] = static_cast<uint8_t>(ranks);
+    weight[count++] = p == 0.0 ? kNoGuide : both ? place.weight : 0.0;
+    if (p == 0.0) return;
+    if (both) rank[ranks++] = static_cast<uint32_t>(place.below);
+    rank[ranks++] = static_cast<uint32_t>(place.above());
+  }
 };
 
 template <typename A>
@@ -43,7 +58,7 @@ struct Selection {
   static constexpr int kDigitBits = 10;
   static constexpr int kBins = 1 << kDigitBits;
   static constexpr int kChunk = 32;    // bins that one thread adds up
-  static constexpr int kTogether = 8;  // percents whose histograms are made in one go
+  static constexpr int kTogether = 8;  // ranks whose histograms are made in one go
   static constexpr int kRestBits = KeyOf<A>::bits - kFirstDigitBits;
   static constexpr int kInFlight = 8;
 
@@ -52,13 +67,14 @@ struct Selection {
   static constexpr int kScratchBytes = kTogether * kBins * 4;
   static constexpr int kKept = kScratchBytes / static_cast<int>(sizeof(K));
   static constexpr int kPrefixes = kScratchBytes;
-  static constexpr int kRanks = kPrefixes + kMostPercents * 8;
-  static constexpr int kSums = kRanks + kMostPercents * 4;
+  static constexpr int kRanks = kPrefixes + kMostRanks * 8;
+  static constexpr int kSums = kRanks + kMostRanks * 4;
   static constexpr int kWanted = kSums + kTogether * (kBins / kChunk) * 4;
   static constexpr int kFill = kWanted + kFirstBins / 8;
   static constexpr int kSharedBytes = kFill + 8;
   static_assert(kFirstBins * 4 <= kScratchBytes);
-  static_assert(kMostPercents <= kThreads && kTogether * (kBins / kChunk) <= kThreads);
+  static_assert(kMostRanks <= kThreads && kMostRanks <= 256 &&
+                kTogether * (kBins / kChunk) <= kThreads);
   static_assert(kFirstBins / kChunk <= kTogether * (kBins / kChunk));
 
   const A* m2;                // [rows, pixels]
@@ -85,9 +101,9 @@ struct Selection {
     if (!histogram) {
       // No barrier: finish() has one before it looks.
       block.last_phase([&](int t) {
-        if (t < percents.count) {
+        if (t < percents.ranks) {
           prefixes[t] = 0;
-          ranks[t] = percents.rank(t);
+          ranks[t] = percents.rank[t];
         }
       });
       finish(block, row, pixels, KeyOf<A>::bits,
@@ -149,8 +165,8 @@ struct Selection {
       if (t < kFirstBins / kChunk) sums[t] = chunk_sum(counts, t, t);
     });
     block.phase([&](int t) {
-      if (t >= percents.count) return;
-      uint32_t rank = percents.rank(t);
+      if (t >= percents.ranks) return;
+      uint32_t rank = percents.rank[t];
       const uint32_t bin = bin_of(counts, sums, kFirstBins / kChunk, rank);
       prefixes[t] = bin;
       ranks[t] = rank;
@@ -235,8 +251,8 @@ struct Selection {
     auto sums = block.template shared<uint32_t>(kSums);
     auto prefixes = block.template shared<K>(kPrefixes);
     auto ranks = block.template shared<uint32_t>(kRanks);
-    for (int first = 0; first < percents.count; first += kTogether) {
-      const int together = percents.count - first < kTogether ? percents.count - first : kTogether;
+    for (int first = 0; first < percents.ranks; first += kTogether) {
+      const int together = percents.ranks - first < kTogether ? percents.ranks - first : kTogether;
       for (int shift = bits; shift > 0;) {
         const int width = shift < kDigitBits ? shift : kDigitBits;
         shift -= width;
@@ -269,9 +285,17 @@ struct Selection {
     }
     block.last_phase([&](int t) {
       if (t >= percents.count) return;
-      const A order_statistic = from_key<A>(static_cast<K>(prefixes[t]));
-      thresholds[row * threshold_stride + t] =
-          percents.index[t] == kNoGuide ? kNoThreshold<A> : order_statistic / freedom;
+      const double weight = percents.weight[t];
+      A threshold = kNoThreshold<A>;
+      if (weight != Percents::kNoGuide) {
+        const int at = percents.first[t];
+        threshold = from_key<A>(static_cast<K>(prefixes[at])) / freedom;
+        if (weight != 0.0) {
+          const A next = from_key<A>(static_cast<K>(prefixes[at + 1])) / freedom;
+          threshold = threshold_between(threshold, next, weight);
+        }
+      }
+      thresholds[row * threshold_stride + t] = threshold;
     });
   }
 };

@@ -137,17 +137,16 @@ GAG_BODY int start_samples(Moments<Accumulator<S>> (&state)[kLanes], const S* st
   return samples < kInFlight ? samples : kInFlight;
 }
 
-// Folds samples [first, samples).
+// Folds samples [first, last).
 template <typename S, int kLanes, typename Table>
 GAG_BODY void fold_samples(Moments<Accumulator<S>> (&state)[kLanes], const S* stack, int64_t stride,
-                           int first, int samples,
-                           const Inverses<Accumulator<S>, Table>& inverses) {
+                           int first, int last, const Inverses<Accumulator<S>, Table>& inverses) {
   using A = Accumulator<S>;
   const auto fold = [&](const Lanes<S, kLanes>& g, A inverse) {
     GAG_UNROLL
     for (int l = 0; l < kLanes; ++l) next_sample(state[l], widen(g.lane[l]), inverse);
   };
-  const int tabled = samples < kInverses ? samples : kInverses;
+  const int tabled = last < kInverses ? last : kInverses;
   const S* from = stack + first * stride;
   int i = first;
   for (; i + kInFlight <= tabled; i += kInFlight, from += kInFlight * stride) {
@@ -162,8 +161,24 @@ GAG_BODY void fold_samples(Moments<Accumulator<S>> (&state)[kLanes], const S* st
       [&](int u, const Lanes<S, kLanes>& g) { fold(g, inverses.table[i + u]); });
   // Rare: more samples than the table has. One at a time, so that it costs few registers.
   GAG_UNROLL_NEVER
-  for (i = tabled; i < samples; ++i) {
+  for (i = first > tabled ? first : tabled; i < last; ++i) {
     fold(load_lanes<true, kLanes>(stack + i * stride), inverses.compute(i));
+  }
+}
+
+// Folds samples [first, samples) into a state that holds `count` + first, and calls settle_sums(i)
+// before each sample i at which the sums settle (math/welford.h).
+template <typename S, int kLanes, typename Table, typename Settle>
+GAG_BODY void fold_runs(Moments<Accumulator<S>> (&state)[kLanes], const S* stack, int64_t stride,
+                        int first, int samples, const Inverses<Accumulator<S>, Table>& inverses,
+                        Settle settle_sums) {
+  const int offset = static_cast<int>(inverses.count % kRun);
+  int until = kRun - offset;  // the sample before which the sums settle next
+  if (first == 0 && settles(inverses.count)) settle_sums(0);
+  GAG_UNROLL_NEVER
+  for (int i = first; i < samples; i = until, until += kRun) {
+    if (i > first) settle_sums(i);
+    fold_samples<S, kLanes>(state, stack, stride, i, until < samples ? until : samples, inverses);
   }
 }
 
@@ -245,7 +260,7 @@ template <typename S, Layout kLayout>
 struct Statistics {
   using A = Accumulator<S>;
   static constexpr int kThreads = 256;
-  static constexpr int kBlocksPerMultiprocessor = sizeof(S) == 2 ? 2 : 3;
+  static constexpr int kBlocksPerMultiprocessor = sizeof(S) == 4 ? 3 : 2;
   static constexpr int kLanes = kLanesOf<S, kLayout>;
 
   Stack<S> stack;
@@ -283,13 +298,30 @@ struct Statistics {
         Moments<A> state[kLanes];
         const int taken =
             start_samples<S, kLanes>(state, from, stack.sample_stride, samples, inverses);
-        fold_samples<S, kLanes>(state, from, stack.sample_stride, taken, samples, inverses);
-
-        Lanes<A, kLanes> squares, magnitudes;
+        // The settled sums wait where the results will be: a register each would cost occupancy.
+        const auto settled_part = [&](const A* map, bool settled) {
+          if (!settled || !map) return Lanes<A, kLanes>{};
+          return gather<kLayout, kLanes>(map, channels, pixels, group, element);
+        };
+        const auto settle_into = [&](A* map, A Moments<A>::* sum, bool again) {
+          if (!map) return;
+          Lanes<A, kLanes> values = settled_part(map, again);
+          GAG_UNROLL
+          for (int l = 0; l < kLanes; ++l) settle(values.lane[l], state[l].*sum);
+          scatter<kLayout>(map, channels, pixels, group, element, values);
+        };
+        fold_runs<S, kLanes>(state, from, stack.sample_stride, taken, samples, inverses,
+                             [&](int i) {
+                               settle_into(m2, &Moments<A>::m2, i > kRun);
+                               settle_into(abssum, &Moments<A>::abssum, i > kRun);
+                             });
+        // A sum that nothing has settled yet is +0 + itself.
+        Lanes<A, kLanes> squares = settled_part(m2, samples > kRun);
+        Lanes<A, kLanes> magnitudes = settled_part(abssum, samples > kRun);
         GAG_UNROLL
         for (int l = 0; l < kLanes; ++l) {
-          squares.lane[l] = state[l].m2;
-          magnitudes.lane[l] = state[l].abssum;
+          squares.lane[l] = squares.lane[l] + state[l].m2;
+          magnitudes.lane[l] = magnitudes.lane[l] + state[l].abssum;
         }
         if (m2) scatter<kLayout>(m2, channels, pixels, group, element, squares);
         // The selection reads m2 next, and finds it in the L2 cache if the sums leave it room.
@@ -304,21 +336,37 @@ struct Statistics {
   }
 };
 
-// gradient_stats_: folds the stack's samples into a state [B,C,H,W] that holds `count` others.
+// Running statistics [B,C,H,W], contiguous (math/welford.h).
+template <typename A>
+struct FoldedState {
+  A* shift;
+  A* mean;
+  A* m2;
+  A* abssum;
+  A* settled_m2;  // these two: null where there will be no more than kRun samples
+  A* settled_abssum;
+
+  // All in reach of 16-byte loads and stores.
+  bool aligned() const {
+    for (const A* p : {shift, mean, m2, abssum, settled_m2, settled_abssum}) {
+      if (reinterpret_cast<uintptr_t>(p) % 16 != 0) return false;
+    }
+    return true;
+  }
+};
+
+// gradient_stats_: folds the stack's samples into a state that holds `count` others.
 template <typename S, Layout kLayout>
 struct Fold {
   using A = Accumulator<S>;
   static constexpr int kThreads = 256;
-  static constexpr int kBlocksPerMultiprocessor = sizeof(S) == 2 ? 2 : 3;
+  static constexpr int kBlocksPerMultiprocessor = sizeof(S) == 4 ? 3 : 2;
   static constexpr int kLanes = kLanesOf<S, kLayout>;
 
   Stack<S> stack;
   Tiles tiles;
   int64_t count;
-  A* shift;
-  A* mean;
-  A* m2;
-  A* abssum;
+  FoldedState<A> to;
 
   int shared_bytes() const { return kInverses * static_cast<int>(sizeof(A)); }
 
@@ -337,32 +385,47 @@ struct Fold {
         const S* from = address_of<kLayout>(stack, group, element);
         Moments<A> state[kLanes];
         Lanes<A, kLanes> shifts, means, squares, magnitudes;
+        const auto read = [&](const A* map) {
+          return gather<kLayout, kLanes>(map, channels, pixels, group, element);
+        };
+        const auto write = [&](A* map, const Lanes<A, kLanes>& values) {
+          scatter<kLayout>(map, channels, pixels, group, element, values);
+        };
+        const auto settle_into = [&](A* map, A Moments<A>::* sum) {
+          Lanes<A, kLanes> values = read(map);
+          GAG_UNROLL
+          for (int l = 0; l < kLanes; ++l) settle(values.lane[l], state[l].*sum);
+          write(map, values);
+        };
         int taken = 0;
         if (count == 0) {
           taken = start_samples<S, kLanes>(state, from, stack.sample_stride, samples, inverses);
           GAG_UNROLL
           for (int l = 0; l < kLanes; ++l) shifts.lane[l] = state[l].shift;
-          scatter<kLayout>(shift, channels, pixels, group, element, shifts);
+          write(to.shift, shifts);
         } else {
-          shifts = gather<kLayout, kLanes>(shift, channels, pixels, group, element);
-          means = gather<kLayout, kLanes>(mean, channels, pixels, group, element);
-          squares = gather<kLayout, kLanes>(m2, channels, pixels, group, element);
-          magnitudes = gather<kLayout, kLanes>(abssum, channels, pixels, group, element);
+          shifts = read(to.shift);
+          means = read(to.mean);
+          squares = read(to.m2);
+          magnitudes = read(to.abssum);
           GAG_UNROLL
           for (int l = 0; l < kLanes; ++l) {
             state[l] = {shifts.lane[l], means.lane[l], squares.lane[l], magnitudes.lane[l]};
           }
         }
-        fold_samples<S, kLanes>(state, from, stack.sample_stride, taken, samples, inverses);
+        fold_runs<S, kLanes>(state, from, stack.sample_stride, taken, samples, inverses, [&](int) {
+          settle_into(to.settled_m2, &Moments<A>::m2);
+          settle_into(to.settled_abssum, &Moments<A>::abssum);
+        });
         GAG_UNROLL
         for (int l = 0; l < kLanes; ++l) {
           means.lane[l] = state[l].mean;
           squares.lane[l] = state[l].m2;
           magnitudes.lane[l] = state[l].abssum;
         }
-        scatter<kLayout>(mean, channels, pixels, group, element, means);
-        scatter<kLayout>(m2, channels, pixels, group, element, squares);
-        scatter<kLayout>(abssum, channels, pixels, group, element, magnitudes);
+        write(to.mean, means);
+        write(to.m2, squares);
+        write(to.abssum, magnitudes);
       });
     });
   }

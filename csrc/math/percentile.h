@@ -1,10 +1,12 @@
-// Which order statistic decides the guide. Torch-free, host and device.
+// Which pixels the guide keeps: the order statistics that decide it. Torch-free, host and device.
 //
-// numpy's linear percentile puts q at rank r = p/100 * (N - 1), between V(floor r) and V(ceil r) of
-// the sorted variances. Whatever the weight of the two, V >= q holds for exactly the same pixels as
-// V >= V(ceil r): q lies in (V(floor r), V(ceil r)], and no variance lies strictly between. So one
-// order statistic decides Eq. 3.4 and no interpolation can round it wrong. The rank is float64 as
-// in numpy: float32 picks other neighbours from N = 2^14 up.
+// numpy's linear percentile puts q at rank r = p/100 * (N - 1), between a = V(floor r) and
+// b = V(ceil r) of the sorted variances. No variance lies strictly between, so V >= q holds either
+// for exactly the pixels with V >= b or, where q comes out as a, for those with V >= a. In exact
+// arithmetic q = a only when r is a whole number. In float64, as numpy computes, r can round to
+// just above one (28/100 * 50175 = 14049.000000000002), and q = a + (b - a) * weight then rounds to
+// a or not, as a and b happen to be. So a threshold is one order statistic where that is safe, and
+// in a close call both are found and numpy's interpolation between them is done.
 #pragma once
 
 #include <cmath>
@@ -14,11 +16,35 @@
 
 namespace gag_fast {
 
-// Index, in ascending order of N variances, of the smallest one that is >= the p-th percentile.
-inline int64_t threshold_index(double p, int64_t N) {
-  const double rank = (p / 100.0) * static_cast<double>(N - 1);
-  const int64_t index = static_cast<int64_t>(std::ceil(rank));
-  return index < 0 ? 0 : (index > N - 1 ? N - 1 : index);
+// The p-th percentile of N ascending values lies at below + weight; 0 <= weight < 1.
+struct PercentilePlace {
+  int64_t below;
+  double weight;
+
+  int64_t above() const { return weight > 0.0 ? below + 1 : below; }
+};
+
+// The operations of numpy.percentile(method="linear"), in their order.
+inline PercentilePlace percentile_place(double p, int64_t N) {
+  const double rank = static_cast<double>(N - 1) * (p / 100.0);
+  if (!(rank < static_cast<double>(N - 1))) return {N - 1, 0.0};
+  const double below = std::floor(rank);
+  return {static_cast<int64_t>(below), rank - below};
+}
+
+// Whether q may round to the lower of two different neighbours of type A. Two float32 differ by
+// 2^-23 of the lower one at least, which float64 resolves for weights above 2^-30.
+template <typename A>
+bool close_call(const PercentilePlace& place) {
+  return place.weight > 0.0 && (sizeof(A) == sizeof(double) || place.weight <= 0x1.0p-30);
+}
+
+// The smallest variance that is >= the percentile between two neighbours: the threshold of Eq. 3.4.
+template <typename A>
+GAG_HD A threshold_between(A below, A above, double weight) {
+  const double a = below, b = above, gap = b - a;
+  const double q = weight < 0.5 ? a + gap * weight : b - gap * (1.0 - weight);
+  return a >= q ? below : above;
 }
 
 // Variances are >= 0, so their bits as unsigned integers order them; NaN sorts above infinity.

@@ -4,9 +4,15 @@
 // costs one subtraction a sample and buys accuracy: in float32, plain Welford loses digits in
 // proportion to |mean| / std, whereas g - shift is exact when |mean| >> std (Sterbenz) and harmless
 // otherwise.
+//
+// The two sums, m2 and abssum, would lose digits with the number of samples: a float32 sum of 10^6
+// terms is wrong by up to 1%. So they hold kRun samples at most. Before the next one they are added
+// to their settled parts, and keep only what that addition rounded away. Up to kRun samples nothing
+// settles, and nothing is spent on it.
 #pragma once
 
 #include <cmath>
+#include <cstdint>
 
 #include "math/host_device.h"
 
@@ -19,6 +25,22 @@ struct Moments {
   T m2;      // sum of squared deviations from the mean; variance = m2 / (n - 1), Eq. 3.3
   T abssum;  // sum of |g|; absmean = abssum / n, Eq. 3.2
 };
+
+inline constexpr int kRun = 20;
+
+// Whether the sums settle before one more sample is taken in to `count` others.
+GAG_HD bool settles(int64_t count) { return count > 0 && count % kRun == 0; }
+
+// Adds `recent` to `settled` and leaves in it what was rounded away (Knuth's exact addition);
+// nothing where the sum is not finite, so that infinity stays infinity. T may be a SIMD vector.
+template <typename T>
+GAG_HD void settle(T& settled, T& recent) {
+  const T total = settled + recent;
+  const T added = total - settled;
+  const T lost = (settled - (total - added)) + (recent - added);
+  settled = total;
+  recent = lost == lost ? lost : T{};
+}
 
 template <typename T>
 GAG_HD T magnitude(T x) {

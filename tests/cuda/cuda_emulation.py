@@ -135,13 +135,15 @@ class Emulation:
         )
         return out
 
-    def gradient_stats_(self, shift, mean, m2, abssum, grads, count, run=ORDINARY):
+    def gradient_stats_(self, shift, mean, m2, abssum, grads, count, settled=None, run=ORDINARY):
         """`torch.ops.gag_fast.gradient_stats_`."""
         self._call(
             self._library.emulate_gradient_stats,
             run,
             ctypes.c_int(DTYPES[grads.dtype]),
-            *(_pointer(t) for t in (shift, mean, m2, abssum, grads)),
+            *(_pointer(t) for t in (shift, mean, m2, abssum)),
+            None if settled is None else _pointer(settled),
+            _pointer(grads),
             _integers(grads.shape),
             _integers(grads.stride()),
             ctypes.c_int64(count),

@@ -231,6 +231,38 @@ def test_running_statistics(emulation, size, last, dtype):
         assert_same_bits(out, emulation.guided_absgrad(grads, p, *options))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("size", [(8, 12), (9, 7)], ids=str)
+def test_sums_of_more_than_a_run_settle(emulation, size, dtype):
+    grads = stack(2, 75, 3, *size, dtype=dtype)
+    ours, theirs = new_state(grads), new_state(grads)
+    settled = [torch.zeros(2, *t[0].shape, dtype=t[0].dtype) for t in (ours, theirs)]
+    count = 0
+    for many in (3, 17, 1, 22, 32):  # up to the edge of a run, past it, over two
+        some = grads[:, count : count + many]
+        emulation.gradient_stats_(*ours, some, count, settled[0])
+        OPS.gradient_stats_(*theirs, some, count, settled[1])
+        for mine, other in zip([*ours, settled[0]], [*theirs, settled[1]], strict=True):
+            assert_same_bits(mine, other)
+        count += many
+    m2, abssum = settled[0][0] + ours[2], settled[0][1] + ours[3]
+    for p in ([0.0], [0.0, 50.0]):
+        out = emulation.guided_absgrad_from_stats(m2, abssum, count, p)
+        assert_same_bits(out, assert_as_on_cpu(emulation, grads, p))
+
+
+def test_close_calls(emulation):
+    """Percents whose threshold depends on two order statistics (math/percentile.h)."""
+    for seed in range(3):
+        grads = stack(1, 3, 1, 224, 224, seed=seed)
+        assert_as_on_cpu(emulation, grads, [28.0, 85.0, 56.0, 0.0])
+    grads = stack(2, 3, 2, 51, 51)  # short rows: p = 7 gives 182.00000000000003
+    assert_as_on_cpu(emulation, grads, [7.0, 14.0, 28.0, 55.0, 56.0])
+    assert_as_on_cpu(
+        emulation, stack(1, 3, 1, 100, 96, dtype=torch.float64), [10.0 * i for i in range(11)]
+    )
+
+
 def test_statistics_of_long_rows_and_at_odd_addresses(emulation):
     grads = stack(2, 7, 3, 96, 100)
     state = new_state(grads)

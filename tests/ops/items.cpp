@@ -2,7 +2,11 @@
 // (math/items.h) here, looping over copies and items as the grid does, in a scrambled order.
 #include "math/items.h"
 
+#include <cmath>
 #include <cstdint>
+
+#include "math/percentile.h"
+#include "math/welford.h"
 
 using namespace gag_fast;
 
@@ -70,6 +74,42 @@ void halves(const float* x, int64_t n, uint16_t* out) {
 
 void sort_keys_f32(const float* x, int64_t n, int64_t map, uint64_t* out) {
   for (int64_t i = 0; i < n; ++i) out[i] = sort_key(x[i], map);
+}
+
+void place(double p, int64_t n, int64_t* below, double* weight) {
+  const PercentilePlace at = percentile_place(p, n);
+  *below = at.below;
+  *weight = at.weight;
+}
+
+// p = tenths / 10. How many N up to `most` have a place whose order statistic is not the one of the
+// exact rank tenths (N - 1) / 1000, and is not a close call either: none should.
+int64_t wrong_places(int64_t tenths, int64_t most) {
+  int64_t wrong = 0;
+  for (int64_t n = 1; n <= most; ++n) {
+    const PercentilePlace at = percentile_place(static_cast<double>(tenths) / 10.0, n);
+    const int64_t exact = tenths * (n - 1), whole = exact / 1000;
+    if (exact % 1000 != 0) {
+      wrong += at.above() != whole + 1 || close_call<float>(at);
+    } else {
+      wrong += at.above() != whole && !(at.below == whole && close_call<float>(at));
+    }
+  }
+  return wrong;
+}
+
+float threshold_f32(float below, float above, double weight) {
+  return threshold_between(below, above, weight);
+}
+
+// A sum of n times the same terms, by the statistics' recurrence.
+float long_sum(const float* terms, int64_t count, int64_t n) {
+  float settled = 0, recent = 0;
+  for (int64_t i = 0; i < n; ++i) {
+    if (settles(i)) settle(settled, recent);
+    recent += terms[i % count];
+  }
+  return settled + recent;
 }
 
 void noise_f32(const float* images, const int64_t* keys, const float* std, float* out,

@@ -2,6 +2,8 @@
 
 import copy
 import pickle
+from concurrent.futures import ThreadPoolExecutor
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -228,12 +230,98 @@ class TestForms:
             other.update(stack(3, 8, 9))
             assert (other.count, stats.count) == (6, 5)
 
+    @pytest.mark.parametrize("samples", [5, 45])  # 45: two more maps
+    def test_a_copy_shares_nothing(self, samples):
+        grads = stack(samples + 1, 3, 8, 9)
+        stats = fed(grads[:-1])
+        expected = stats.guided_absgrad()
+        copies = (copy.copy(stats), copy.deepcopy(stats), pickle.loads(pickle.dumps(stats)))
+        for other in copies:
+            other.update(grads[-1])
+            other.merge(other)
+        assert stats.count == samples
+        assert torch.equal(stats.guided_absgrad(), expected)
+        stats.update(grads[-1])
+        assert torch.equal(stats.guided_absgrad(), gag_fast.guided_absgrad(grads))
+        for other in copies:
+            assert other.count == 2 * samples + 2
+            twice = gag_fast.guided_absgrad(grads.repeat(2, 1, 1, 1))
+            assert (other.guided_absgrad() - twice).abs().max() < 1e-5
+
+    def test_copies_of_nothing(self):
+        for other in (copy.copy(gag_fast.GradientStats()), copy.deepcopy(gag_fast.GradientStats())):
+            other.update(stack(3, 8, 9))
+            assert other.count == 1
+
     def test_repr(self):
         assert repr(gag_fast.GradientStats()) == "GradientStats(count=0, shape=None)"
         assert repr(fed(stack(2, 3, 8, 9))) == "GradientStats(count=2, shape=[3, 8, 9])"
 
 
+class TestThreads:
+    """Eight threads on one object: no update is lost, whatever they do at the same time."""
+
+    def run(self, work):
+        with ThreadPoolExecutor(8) as pool:
+            for done in [pool.submit(work, i) for i in range(8)]:
+                done.result()
+
+    def test_updates(self):
+        grads = stack(8, 60, 3, 64, 64)
+        stats = gag_fast.GradientStats()
+        stats.update(grads[0, 0])  # the shift, whoever comes first
+
+        def work(i):
+            for grad in grads[i, i == 0 :]:
+                stats.update(grad)
+
+        self.run(work)
+        exact = grads.flatten(0, 1).double().numpy()
+        assert stats.count == 480
+        assert oracle.relative_error(stats.absmean(), np.abs(exact).mean(axis=0)) <= 1e-6
+        assert oracle.relative_error(stats.variance(), exact.var(axis=0, ddof=1)) <= 1e-5
+
+    def test_the_first_update(self):
+        for _ in range(20):
+            stats = gag_fast.GradientStats()
+            self.run(lambda i, stats=stats: stats.update(torch.full((3, 4, 4), float(i + 1))))
+            assert stats.count == 8
+            assert (stats.absmean() == 4.5).all()
+
+    def test_merges_into_one_another(self):
+        left, right = fed(stack(3, 3, 8, 9)), fed(stack(3, 3, 8, 9, seed=1))
+        self.run(lambda i: left.merge(right) if i % 2 else right.merge(left))
+        assert left.count + right.count > 6  # nobody waits for ever
+
+    def test_reads_and_copies_between_updates(self):
+        grads = stack(8, 40, 3, 16, 16).abs() + 1
+        stats = fed([grads[0, 0]])
+
+        def work(i):
+            for grad in grads[i]:
+                stats.update(grad)
+                seen = copy.copy(stats)
+                assert (seen.absmean() >= 1).all()
+                assert seen.guided_absgrad(0).isfinite().all()
+
+        self.run(work)
+        assert stats.count == 321
+
+
 class TestRefusals:
+    def test_a_failed_first_update_leaves_nothing_behind(self, monkeypatch):
+        stats = gag_fast.GradientStats()
+        with pytest.raises(ValueError, match="got 2 dimensions"):
+            stats.update(torch.ones(8, 8))
+        with monkeypatch.context() as broken:
+            broken.setattr(ops, "gradient_stats_", Mock(side_effect=RuntimeError("no memory")))
+            for fail in (stats.update, lambda g: stats.update_stack(g[None])):
+                with pytest.raises(RuntimeError, match="no memory"):
+                    fail(torch.ones(3, 8, 8))
+        assert repr(stats) == "GradientStats(count=0, shape=None)"
+        stats.update(torch.ones(2, 3, 5, 7, dtype=torch.float64))
+        assert repr(stats) == "GradientStats(count=1, shape=[2, 3, 5, 7])"
+
     @pytest.mark.parametrize(
         ("sample", "error", "words"),
         [

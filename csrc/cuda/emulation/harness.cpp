@@ -172,13 +172,18 @@ int emulate_guided_absgrad_from_stats(int dtype, const void* m2, const void* abs
 }
 
 int emulate_gradient_stats(int dtype, void* shift, void* mean, void* m2, void* abssum,
-                           const void* data, const int64_t* size, const int64_t* stride,
-                           int64_t count, const Options* options, Report* report) {
+                           void* settled, const void* data, const int64_t* size,
+                           const int64_t* stride, int64_t count, const Options* options,
+                           Report* report) {
   return guarded(dtype, *report, [&]<typename S>() {
     using A = Accumulator<S>;
     EmulatedDevice device(*options, *report);
-    gradient_stats_on(device, stack_of<S>(data, size, stride), count, static_cast<A*>(shift),
-                      static_cast<A*>(mean), static_cast<A*>(m2), static_cast<A*>(abssum));
+    A* const put_by = static_cast<A*>(settled);
+    const int64_t elements = size[0] * size[2] * size[3] * size[4];
+    gradient_stats_on(
+        device, stack_of<S>(data, size, stride), count,
+        FoldedState<A>{static_cast<A*>(shift), static_cast<A*>(mean), static_cast<A*>(m2),
+                       static_cast<A*>(abssum), put_by, put_by ? put_by + elements : nullptr});
   });
 }
 
