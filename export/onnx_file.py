@@ -16,7 +16,7 @@ from torch import nn
 
 from gag_fast import onnx_metadata
 from gag_fast._errors import GagFastError, first_line
-from gag_fast._files import replacing
+from gag_fast._files import native_source, replacing
 from gag_fast.models import ModelSpec
 
 INPUT, OUTPUT = "images", "scores"
@@ -214,7 +214,7 @@ def _check(path: Path) -> None:
     import onnx
 
     try:
-        onnx.checker.check_model(str(path), full_check=True)
+        onnx.checker.check_model(native_source(path), full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise ExportError(
             f"the ONNX checker refuses the exported file: {first_line(error)}"
@@ -228,7 +228,9 @@ def _compare(
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(
+        native_source(path), options, providers=["CPUExecutionProvider"]
+    )
     diffs = {}
     for batch, x in inputs.items():
         (got,) = session.run([OUTPUT], {INPUT: x.numpy()})

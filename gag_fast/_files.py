@@ -40,6 +40,16 @@ def _sync(path: Path) -> None:
         os.close(handle)
 
 
+def native_source(path: str | os.PathLike[str]) -> str | bytes:
+    """A file as libraries of C++ take it: its name, or its bytes where the name is no UTF-8."""
+    text = os.fspath(path)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return Path(text).read_bytes()
+    return text
+
+
 def cache_folder() -> Path:
     """Where this package keeps what it may lose; the folder need not be there yet."""
     base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")

@@ -7,6 +7,8 @@ import sys
 import time
 from typing import Any, TextIO
 
+from gag_fast._text import one_line
+
 LOG_SECONDS = 30.0
 """Between two lines of a log."""
 
@@ -72,9 +74,10 @@ class Progress:
             self._print(self._line(now))
 
     def note(self, text: str) -> None:
-        """A line that stays, above the bar if there is one."""
+        """A line that stays, above the bar if there is one; see `one_line`."""
         if self._quiet:
             return
+        text = one_line(text)
         if self._bar is not None:
             self._bar.write(text, file=self._stream)
         else:

@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 
     from gag_fast.models import Preprocessing
 
+MAX_BYTES = 1 << 30
+"""Larger files are refused before they are read: no picture of MAX_PIXELS needs so much."""
+
 MAX_PIXELS = 89_478_485
 """Pictures with more pixels are refused; PIL's own threshold (0.25 GiB as RGB)."""
 
@@ -67,16 +70,25 @@ def read_bytes(path: str | os.PathLike[str], span: tuple[int, int] | None = None
     """
     try:
         # A pipe or a device with a picture's name would block for ever: look before opening.
-        mode = os.stat(path).st_mode
-        if stat.S_ISDIR(mode):
+        facts = os.stat(path)
+        if stat.S_ISDIR(facts.st_mode):
             raise ImageError(f"{path}: is a folder, not an image")
-        if not stat.S_ISREG(mode):
+        if not stat.S_ISREG(facts.st_mode):
             raise ImageError(f"{path}: is not a regular file")
+        size = facts.st_size if span is None else span[1]
+        if size > MAX_BYTES:
+            raise ImageError(f"{path}: is too large for a picture ({size:,} bytes)")
         data = Path(path).read_bytes() if span is None else _read_span(path, *span)
     except FileNotFoundError:
         raise ImageError(f"{path}: no such file") from None
     except OSError as error:
         raise ImageError(f"{path}: cannot be read: {error.strerror or error}") from None
+    except MemoryError:
+        raise ImageError(f"{path}: not enough memory to read it") from None
+    except ValueError as error:  # NUL in it
+        if isinstance(error, ImageError):
+            raise
+        raise ImageError(f"{path}: no file can have such a name ({error})") from None
     if not data:
         raise ImageError(f"{path}: is empty (0 bytes)")
     return data

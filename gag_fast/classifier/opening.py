@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from gag_fast._errors import ClassifierError, first_line
-from gag_fast._files import cache_folder
+from gag_fast._files import cache_folder, native_source
 from gag_fast.classifier.lanes import Backend
 from gag_fast.classifier.providers import (
     CPU,
@@ -142,7 +142,7 @@ def open_classifier(
     else:
         log.info("CUDA is not used: %s", reason)
         chosen = [(CPU, {})]
-    model: str | bytes = as_float16(path) if options["fp16"] else str(path)
+    model: str | bytes = as_float16(path) if options["fp16"] else native_source(path)
     try:
         return _open(path, model, chosen, threads, device, options)
     except ClassifierError as error:

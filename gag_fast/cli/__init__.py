@@ -18,6 +18,8 @@ from importlib import import_module
 from typing import NoReturn
 
 from gag_fast import __version__
+from gag_fast._text import one_line
+from gag_fast.cli.streams import lasting
 
 COMMANDS = ("demo", "export", "explain", "evaluate", "report", "reproduce", "synthetic")
 
@@ -29,7 +31,8 @@ class _Parser(argparse.ArgumentParser):
     """argparse with an error of one line."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(MISTAKE, f"gag-fast: error: {message} (see {self.prog} --help)\n")
+        line = one_line(f"gag-fast: error: {message} (see {self.prog} --help)")
+        self.exit(MISTAKE, f"{line}\n")
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -60,20 +63,21 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     A mistake prints one line; the environment variable GAG_FAST_TRACEBACK shows where it came from.
     """
-    args = build_parser().parse_args(argv)
+    with lasting():
+        return _run(build_parser().parse_args(argv))
+
+
+def _run(args: argparse.Namespace) -> int:
     warnings.showwarning = _show_warning
     try:
         return args.run(args)
     except KeyboardInterrupt:
         print("gag-fast: interrupted", file=sys.stderr)
         return INTERRUPTED
-    except BrokenPipeError:  # the reader of our output went away: `gag-fast report RUN | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return FAILED
     except Exception as error:
         if os.environ.get(TRACEBACK):
             raise
-        print(f"gag-fast: error: {_describe(error)}", file=sys.stderr)
+        print(f"gag-fast: error: {one_line(_describe(error))}", file=sys.stderr)
         return (
             MISTAKE if isinstance(error, (ValueError, TypeError, ImportError, OSError)) else FAILED
         )
@@ -92,4 +96,4 @@ def _describe(error: Exception) -> str:
 def _show_warning(message, category, filename, lineno, file=None, line=None) -> None:
     """Warnings meant for users in one line each; those for developers of libraries not at all."""
     if issubclass(category, (UserWarning, RuntimeWarning)) and "gag_fast" in str(filename):
-        print(f"gag-fast: warning: {' '.join(str(message).split())}", file=sys.stderr)
+        print(f"gag-fast: warning: {one_line(' '.join(str(message).split()))}", file=sys.stderr)

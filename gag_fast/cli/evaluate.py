@@ -6,6 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from gag_fast._text import one_line
 from gag_fast.cli.ending import ending
 from gag_fast.cli.options import (
     PROVIDERS,
@@ -124,7 +125,7 @@ def _conclude(summary) -> int:
     if summary.computed:
         rate = summary.computed / summary.seconds
         print(f"{summary.computed} images in {summary.seconds:.1f} s, {rate:.2f} images/s")
-    print(f"results: {summary.out / 'results'}")
+    print(one_line(f"results: {summary.out / 'results'}"))
     sys.stdout.flush()
     if summary.failures:
         print(
@@ -133,7 +134,7 @@ def _conclude(summary) -> int:
             file=sys.stderr,
         )
         for image, reason in list(summary.failures.items())[:20]:
-            print(f"  {image}: {reason}", file=sys.stderr)
+            print(one_line(f"  {image}: {reason}"), file=sys.stderr)
         if len(summary.failures) > 20:
             print(f"  … and {len(summary.failures) - 20} more, in the results", file=sys.stderr)
     return ending(summary)

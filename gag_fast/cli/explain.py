@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from gag_fast._text import one_line
 from gag_fast.cli.options import add_explaining, add_model, explanation_of
+
+if TYPE_CHECKING:
+    from gag_fast.data import Item
 
 SUMMARY = "explain what a classifier sees in images, as pictures"
 EXAMPLE = (
@@ -17,6 +22,9 @@ EXAMPLE = (
 
 _BATCH = 8
 """Images explained together."""
+
+_NAME_BYTES = 180
+"""Of a picture's name: file systems end names at 255, and a file being written has a longer one."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -47,34 +55,33 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Runs the command; an image that cannot be read is named, the others are still done."""
     from gag_fast._progress import Progress
-    from gag_fast.data import Item
     from gag_fast.models import device_of, load_model
     from gag_fast.runs.decoding import Decoder
 
     module, spec = load_model(args.model, args.weights)
     target = _target(args.target, spec)
-    paths = _files(args.images)
+    items = _items(args.images)
     args.out.mkdir(parents=True, exist_ok=True)
-    names = _picture_names(paths, args.out)
+    names = _picture_names(items, args.out)
     module = module.to(device_of(args.device))
     failed = 0
-    with Progress(len(paths)) as progress, Decoder(spec.preprocessing, workers=1) as decoder:
-        for start in range(0, len(paths), _BATCH):
-            several = paths[start : start + _BATCH]
-            answers = [decoder.submit(Item(str(path), path)) for path in several]
+    with Progress(len(items)) as progress, Decoder(spec.preprocessing, workers=1) as decoder:
+        for start in range(0, len(items), _BATCH):
+            several = range(start, min(start + _BATCH, len(items)))
+            answers = [decoder.submit(items[i]) for i in several]
             batch = []
-            for path, answer in zip(several, answers):
+            for i, answer in zip(several, answers):
                 decoded = answer.result()
                 if decoded.pixels is None:
                     progress.note(f"gag-fast: error: {decoded.error}")
                     failed += 1
                 else:
-                    batch.append((path, decoded.pixels))
+                    batch.append((items[i], decoded.pixels, args.out / f"{names[i]}.png"))
             if batch:
-                failed += _explain(args, module, spec, target, batch, names, progress)
+                failed += _explain(args, module, spec, target, batch, progress)
             progress.add(len(several))
     if failed:
-        print(f"gag-fast: {failed} of {len(paths)} images failed", file=sys.stderr)
+        print(f"gag-fast: {failed} of {len(items)} images failed", file=sys.stderr)
     return 1 if failed else 0
 
 
@@ -83,8 +90,7 @@ def _explain(
     module: Any,
     spec: Any,
     target: int | None,
-    batch: list[tuple[Path, Any]],
-    names: dict[Path, str],
+    batch: list[tuple[Item, Any, Path]],
     progress: Any,
 ) -> int:
     """Explains a batch, writes its pictures and prints a line for each; how many failed."""
@@ -97,7 +103,7 @@ def _explain(
     from gag_fast.report.pictures import save_overlay
 
     device = next(module.parameters()).device
-    images = normalise(np.stack([pixels for _, pixels in batch]), spec.preprocessing).to(device)
+    images = normalise(np.stack([pixels for _, pixels, _ in batch]), spec.preprocessing).to(device)
     with torch.inference_mode():
         probabilities = module(images).softmax(dim=1)
     predicted = probabilities.argmax(dim=1)
@@ -108,23 +114,22 @@ def _explain(
         args.method
     ].cpu()
     failed = 0
-    for (path, pixels), saliency, shares, chosen, best in zip(
+    for (item, pixels, out), saliency, shares, chosen, best in zip(
         batch, maps, probabilities.cpu(), targets.tolist(), predicted.tolist()
     ):
         if not torch.isfinite(saliency).all():
-            progress.note(f"gag-fast: error: {path}: the saliency map is not finite")
+            progress.note(f"gag-fast: error: {item.image}: the saliency map is not finite")
             failed += 1
             continue
-        out = args.out / f"{names[path]}.png"
         heading = f"{_label(spec, chosen)}  {shares[chosen]:.3f}"
-        below = [f"{path.name}   {_settings(args)}   {spec.name}"]
+        below = [f"{Path(item.image).name}   {_settings(args)}   {spec.name}"]
         if chosen != best:
             below.append(f"predicted: {_label(spec, best)}  {shares[best]:.3f}")
         picture = pixels.repeat(3, axis=2) if pixels.shape[2] == 1 else pixels
-        save_overlay(out, picture, saliency, [heading, *below])
+        save_overlay(out, picture, saliency, [one_line(line) for line in (heading, *below)])
         if args.save_maps:
             np.save(out.with_name(f"{out.stem}.npy"), saliency.float().numpy())
-        print(f"{path}: {heading} -> {out}", flush=True)
+        print(one_line(f"{item.image}: {heading} -> {out}"), flush=True)
     return failed
 
 
@@ -152,33 +157,37 @@ def _target(text: str | None, spec: Any) -> int | None:
     return target
 
 
-def _files(paths: list[Path]) -> list[Path]:
+def _items(paths: list[Path]) -> list[Item]:
     """The files named, and the pictures of the folders named, each once."""
-    from gag_fast.data import open_dataset
+    from gag_fast.data import Item, open_dataset
 
-    found: dict[Path, None] = {}
+    found: dict[tuple[Path, Any], Item] = {}
     for path in paths:
-        files = [item.path for item in open_dataset(path).items] if path.is_dir() else [path]
-        found |= dict.fromkeys(files)
-    return list(found)
+        if path.is_dir():
+            inside = [replace(i, image=str(path / i.image)) for i in open_dataset(path).items]
+        else:
+            inside = [Item(str(path), path)]
+        for item in inside:
+            found.setdefault((item.path, item.span), item)
+    return list(found.values())
 
 
-def _picture_names(paths: list[Path], out: Path) -> dict[Path, str]:
+def _picture_names(items: list[Item], out: Path) -> list[str]:
     """A name for each picture, numbered where it is taken: by another image, or by a file of `out`.
 
     Only what an earlier call wrote is written over: `explain d/cat.png --out d` leaves the
-    photograph alone and writes d/cat-2.png.
+    photograph alone and writes d/cat-2.png. Long names are cut, and hold no control characters.
     """
-    given = {_identity(path) for path in paths} - {None}
-    used: set[str] = set()
-    names = {}
-    for path in paths:
-        name, number = path.stem, 2
-        while name in used or _is_taken(out / f"{name}.png", given):
-            name, number = f"{path.stem}-{number}", number + 1
-        used.add(name)
-        names[path] = name
-    return names
+    given = {_identity(item.path) for item in items} - {None}
+    names: dict[str, None] = {}
+    for item in items:
+        stem = "".join(c if c.isprintable() else "_" for c in Path(item.image).stem)
+        stem = stem.encode()[:_NAME_BYTES].decode("utf-8", "ignore")
+        name, number = stem, 2
+        while name in names or _is_taken(out / f"{name}.png", given):
+            name, number = f"{stem}-{number}", number + 1
+        names[name] = None
+    return list(names)
 
 
 def _identity(path: Path) -> tuple[int, int] | None:

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gag_fast._text import one_line
 from gag_fast.cli.ending import ending
 from gag_fast.cli.options import MODEL_HELP, PROVIDERS, add_weights, natural, positive
 
@@ -154,7 +155,7 @@ def _tables(asked: Experiment) -> int:
     print("written: " + ", ".join(str(path) for path in written))
     sys.stdout.flush()
     for image, reason in list(summary.failures.items())[:20]:
-        print(f"gag-fast: failed: {image}: {reason}", file=sys.stderr)
+        print(one_line(f"gag-fast: failed: {image}: {reason}"), file=sys.stderr)
     return ending(summary, " (the tables are of those)")
 
 

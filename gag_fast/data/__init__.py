@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from gag_fast.data.archive import read_archives
 from gag_fast.data.classes import class_of, label_index
-from gag_fast.data.dataset import DataError, Dataset, Item
+from gag_fast.data.dataset import DataError, Dataset, Item, skipped_notes
 from gag_fast.data.folder import read_folder
 from gag_fast.data.table import read_table
 
@@ -39,13 +40,19 @@ def open_dataset(
     """
     path = Path(path)
     if path.is_dir():
-        shards = sorted(path.glob("*.tar"))
+        # Regular files only: a pipe of that name would block, a folder is a folder.
+        named = sorted(path.glob("*.tar"))
+        shards = [shard for shard in named if shard.is_file()]
         if shards:
             dataset = read_archives(path, shards, num_classes, labels)
         else:
             dataset = read_folder(path, num_classes, labels)
+        others = [f"{name.name} is no file" for name in named if not name.is_file()]
+        dataset = replace(dataset, notes=(*dataset.notes, *skipped_notes(others)))
     elif not path.exists():
         raise DataError(f"{path}: no such file or folder")
+    elif not path.is_file():
+        raise DataError(f"{path}: is neither a folder nor a regular file")
     elif path.suffix.lower() == ".tar":
         dataset = read_archives(path, [path], num_classes, labels)
     elif path.suffix.lower() in _TABLES:

@@ -12,11 +12,13 @@ import tarfile
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
+from gag_fast._errors import first_line
 from gag_fast.data.classes import class_of, label_index
-from gag_fast.data.dataset import DataError, Dataset, Item
+from gag_fast.data.dataset import DataError, Dataset, Item, SkippedError, skipped_notes
 from gag_fast.images import SUFFIXES
 
 _LABELS = (".cls", ".txt", ".json")
+_LABEL_BYTES = 1 << 16
 _JSON_KEYS = ("target", "class_index", "label", "cls", "class", "class_name")
 
 
@@ -32,13 +34,18 @@ def read_archives(
         DataError: a file that is no plain .tar, or a label that names no class.
     """
     by_label = label_index(labels or ())
-    items = []
+    items, skipped = [], []
     for archive in archives:
-        pictures, texts = _members(archive)
+        pictures, texts, hidden = _members(archive)
+        if hidden:
+            skipped.append(f"{len(hidden)} hidden entries of {archive.name} ({hidden[0]}, …)")
         prefix = "" if archive == source else f"{archive.name}/"
         for name, member in pictures.items():
             try:
                 target = class_of(texts.get(_key(name), ""), by_label, num_classes)
+            except SkippedError as error:
+                skipped.append(f"{archive.name}: {name}: {error}")
+                continue
             except DataError as error:
                 raise DataError(f"{archive}: {name}: {error}") from None
             span = (member.offset_data, member.size)
@@ -46,11 +53,15 @@ def read_archives(
     notes = []
     if items and all(item.target is None for item in items):
         notes.append("no labels: the class that the classifier predicts is explained")
-    return Dataset(source, tuple(items), tuple(notes))
+    return Dataset(source, tuple(items), (*notes, *skipped_notes(skipped)))
 
 
-def _members(archive: Path) -> tuple[dict[str, tarfile.TarInfo], dict[str, str]]:
-    """name -> member of the pictures, and key -> text of the labels."""
+def _members(archive: Path) -> tuple[dict[str, tarfile.TarInfo], dict[str, str], list[str]]:
+    """name -> member of the pictures, key -> text of the labels; and what is hidden.
+
+    macOS puts a file `._cat.jpg` beside each `cat.jpg`; it is no picture.
+    """
+    hidden: list[str] = []
     pictures: dict[str, tarfile.TarInfo] = {}
     texts: dict[str, str] = {}
     try:
@@ -60,24 +71,27 @@ def _members(archive: Path) -> tuple[dict[str, tarfile.TarInfo], dict[str, str]]
                 suffix = PurePosixPath(member.name).suffix.lower()
                 if not member.isfile():
                     continue
-                if suffix in SUFFIXES:
+                if PurePosixPath(member.name).name.startswith("."):
+                    if suffix in SUFFIXES:
+                        hidden.append(member.name)
+                elif suffix in SUFFIXES:
                     pictures[member.name] = member
                 elif suffix in _LABELS:
                     file = tar.extractfile(member)
                     assert file is not None
-                    text = file.read().decode("utf-8", "replace").strip()
+                    text = file.read(_LABEL_BYTES).decode("utf-8", "replace").strip()
                     text = _from_json(text) if suffix == ".json" else text
                     if text:
                         texts.setdefault(_key(member.name), text)
-    except (tarfile.TarError, OSError) as error:
-        raise DataError(f"{archive}: not a plain .tar archive: {error}") from None
-    return pictures, texts
+    except (tarfile.TarError, OSError, ValueError, OverflowError) as error:
+        raise DataError(f"{archive}: not a plain .tar archive: {first_line(error)}") from None
+    return pictures, texts, hidden
 
 
 def _from_json(text: str) -> str:
     try:
         facts = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return ""
     facts = facts if isinstance(facts, dict) else {}
     return next((str(facts[key]) for key in _JSON_KEYS if key in facts), "")

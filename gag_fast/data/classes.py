@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
-from gag_fast.data.dataset import DataError
+from gag_fast.data.dataset import DataError, SkippedError
 from gag_fast.data.imagenet import WNIDS
 
+_DIGITS = 18  # of a class index at most; what is longer is no number of a class
 _WNID = re.compile(r"n\d{8}")
 _WNID_INDEX = {wnid: index for index, wnid in enumerate(WNIDS)}
 
@@ -76,13 +77,16 @@ def class_of(
         num_classes: K, for WordNet ids, which need a model of 1000 classes.
 
     Raises:
-        DataError: it names no class, or two.
+        DataError: it names no class, or two; SkippedError where it can name none anywhere.
     """
     text = text.strip()
     if not text:
         return None
     if re.fullmatch(r"[+-]?\d+(\.0*)?", text):
-        return int(float(text))
+        digits = text.partition(".")[0]
+        if len(digits) > _DIGITS:
+            raise SkippedError(f"a label of {len(digits)} digits is no class index")
+        return int(digits)
     if _key(text) in by_label:
         return _unique(by_label, text)
     if text in _WNID_INDEX and num_classes in (None, len(WNIDS)):

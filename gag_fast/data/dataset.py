@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from gag_fast._errors import GagFastError
+from gag_fast._text import storable
 
 
 class DataError(GagFastError):
     """A data set that cannot be used; one line that says what was found."""
+
+
+class SkippedError(DataError):
+    """An entry that can be none of the data set; it is left out, with a note that says why."""
+
+
+def skipped_notes(reasons: Sequence[str]) -> tuple[str, ...]:
+    """The notes on entries that were left out: each of the first few, and how many more."""
+    more = (f"and {len(reasons) - 5} entries more are left out",) if len(reasons) > 5 else ()
+    return (*(f"left out: {reason}" for reason in reasons[:5]), *more)
 
 
 @dataclass(frozen=True)
@@ -18,7 +30,8 @@ class Item:
     """One image of a data set.
 
     Attributes:
-        image: its name, the path relative to the data set, with "/" between folders.
+        image: its name, the path relative to the data set, with "/" between folders; bytes that
+            are no UTF-8 become \\x.. escapes, so that it can be stored.
         path: the file.
         target: class index, or None: the class that the classifier predicts.
         mask: file of the object's mask, or None.
@@ -30,6 +43,9 @@ class Item:
     target: int | None = None
     mask: Path | None = None
     span: tuple[int, int] | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "image", storable(self.image))
 
 
 @dataclass(frozen=True)

@@ -37,21 +37,16 @@ def read_folder(
         )
         if tables:
             notes += (f"for labels from {tables[0]}, give {root / tables[0]} as the data",)
-        return Dataset(root, tuple(Item(_name(Path(f.name)), f) for f in loose), notes)
+        return Dataset(root, tuple(Item(f.name, f) for f in loose), notes)
     index, notes = folder_classes(list(classes), num_classes, labels)
     if loose:
         notes = (*notes, f"{len(loose)} images beside the class folders are left out")
     items = tuple(
-        Item(_name(file.relative_to(root)), file, index[name])
+        Item(file.relative_to(root).as_posix(), file, index[name])
         for name, files in classes.items()
         for file in files
     )
     return Dataset(root, items, notes)
-
-
-def _name(path: Path) -> str:
-    """The path as text that can be stored: bytes that are not UTF-8 become \\x.. escapes."""
-    return os.fsencode(path.as_posix()).decode("utf-8", "backslashreplace")
 
 
 def _images_below(folder: Path, root: tuple[int, int]) -> list[Path]:

@@ -6,8 +6,9 @@ import csv
 from collections.abc import Sequence
 from pathlib import Path
 
+from gag_fast._errors import first_line
 from gag_fast.data.classes import class_of, label_index
-from gag_fast.data.dataset import DataError, Dataset, Item
+from gag_fast.data.dataset import DataError, Dataset, Item, SkippedError, skipped_notes
 
 # The first of these that a table has is used; an index says more than a name.
 _COLUMNS = {
@@ -32,10 +33,10 @@ def read_table(
     Raises:
         DataError: no column of paths, an unreadable table, a label that names no class.
     """
-    header, rows = _read_parquet(path) if path.suffix == ".parquet" else _read_csv(path)
+    header, rows = _read_parquet(path) if path.suffix.lower() == ".parquet" else _read_csv(path)
     columns = _find_columns(path, header)
     by_label = label_index(labels or ())
-    items = []
+    items, skipped = [], []
     for number, row in enumerate(rows, start=1):
         cells = {what: row[i].strip() if i < len(row) else "" for what, i in columns.items()}
         if not any(cells.values()):
@@ -44,6 +45,9 @@ def read_table(
             raise DataError(f"{path}: row {number} has no path")
         try:
             target = class_of(cells.get("label", ""), by_label, num_classes)
+        except SkippedError as error:
+            skipped.append(f"row {number} ({cells['path']}): {error}")
+            continue
         except DataError as error:
             raise DataError(f"{path}: row {number} ({cells['path']}): {error}") from None
         mask = cells.get("mask")
@@ -58,7 +62,7 @@ def read_table(
     notes = []
     if items and all(item.target is None for item in items):
         notes.append("no labels: the class that the classifier predicts is explained")
-    return Dataset(path, tuple(items), tuple(notes))
+    return Dataset(path, tuple(items), (*notes, *skipped_notes(skipped)))
 
 
 def _read_csv(path: Path) -> tuple[list[str], list[list[str]]]:
@@ -73,9 +77,16 @@ def _read_csv(path: Path) -> tuple[list[str], list[list[str]]]:
     known = {name for names in _COLUMNS.values() for name in names}
     if {cell.strip().lower() for cell in rows[0]} & known:
         return rows[0], rows[1:]
-    if (path.parent / rows[0][0].strip()).is_file():  # no header
+    if _is_file(path.parent / rows[0][0].strip()):  # no header
         return ["path", "label", "mask"][: len(rows[0])], rows
     return rows[0], rows[1:]
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name that is too long
+        return False
 
 
 def _read_parquet(path: Path) -> tuple[list[str], list[list[str]]]:
@@ -84,8 +95,8 @@ def _read_parquet(path: Path) -> tuple[list[str], list[list[str]]]:
 
     try:
         table = pq.read_table(path)
-    except (OSError, pa.ArrowException) as error:
-        raise DataError(f"{path}: not a Parquet file: {error}") from None
+    except (OSError, ValueError, MemoryError, pa.ArrowException) as error:
+        raise DataError(f"{path}: not a Parquet file: {first_line(error)}") from None
     columns = [
         ["" if value is None or value != value else str(value) for value in column.to_pylist()]
         for column in table.columns

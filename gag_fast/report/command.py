@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gag_fast._files import replacing
+from gag_fast._text import one_line
 from gag_fast.report import html, tables
 from gag_fast.report.compare import check_alike
 from gag_fast.report.export import export_scores
@@ -56,12 +57,14 @@ def write_report(
         if name in tables.FORMATS:
             suffix, write = tables.FORMATS[name]
             text = "\n".join(write(summary) for summary in summaries)
-            written.append(_write(out / f"table.{suffix}", text.encode()))
+            written.append(
+                _write(out / f"table.{suffix}", text.encode("utf-8", "backslashreplace"))
+            )
             continue
         assert shown is not None
         if name == "html":
             text = html.render_contents(shown, title=title, lead=lead)
-            written.append(_write(out / "index.html", text.encode()))
+            written.append(_write(out / "index.html", text.encode("utf-8", "backslashreplace")))
         else:
             files = figure_files(shown) if name == "figures" else table_files(shown)
             written += [_write(out / name / file, content) for file, content in files]
@@ -112,7 +115,7 @@ def report(
     for run, name in zip(runs, names, strict=True):
         sys.stdout.write(tables.to_text(tables.summarize(run, title=name)))
         for note in run.notes:
-            sys.stdout.write(f"note: {note}\n")
+            sys.stdout.write(f"note: {one_line(note)}\n")
         failed = int((~run.ok).sum())
         if failed:
             sys.stdout.write(
@@ -124,7 +127,7 @@ def report(
         if path.parent in folders:
             folders[path.parent] += 1
         else:
-            sys.stdout.write(f"wrote {path}\n")
+            sys.stdout.write(f"wrote {one_line(path)}\n")
     for folder, count in folders.items():
-        sys.stdout.write(f"wrote {count} files to {folder}\n")
+        sys.stdout.write(f"wrote {count} files to {one_line(folder)}\n")
     return 0

@@ -7,7 +7,8 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from gag_fast.report.tables import latex_text
+from gag_fast._text import one_line
+from gag_fast.report.tables import csv_cell, latex_text
 
 Value = str | float | int
 
@@ -44,7 +45,7 @@ def to_latex(grid: Grid) -> str:
     texts = [isinstance(value, str) for value in grid.rows[0]] if grid.rows else []
     columns = "".join("l" if text else "r" for text in texts) or "l" * len(grid.head)
     lines = [
-        "% " + " ".join(grid.title.split()),
+        "% " + one_line(grid.title),
         r"% needs \usepackage{booktabs}",
         rf"\begin{{tabular}}{{{columns}}}",
         r"\toprule",
@@ -55,11 +56,6 @@ def to_latex(grid: Grid) -> str:
         r"\end{tabular}",
     ]
     return "\n".join(lines) + "\n"
-
-
-def csv_cell(text: str) -> str:
-    """Text as it is, but never a formula: a spreadsheet computes what begins with = + - or @."""
-    return "'" + text if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
 
 
 def _line(cells: Sequence[str]) -> str:

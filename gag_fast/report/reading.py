@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 
 from gag_fast import _run_files as files
 from gag_fast._errors import GagFastError, first_line
+from gag_fast._text import storable
 from gag_fast.measures import MEASURES, Measure, curves_of
 
 MANIFESTS_KEY = b"gag_fast.manifests"
@@ -66,7 +67,7 @@ class Run:
     @property
     def name(self) -> str:
         """The folder's own name."""
-        return self.path.resolve().name
+        return storable(self.path.resolve().name)
 
     @property
     def rows(self) -> int:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from gag_fast._text import one_line
 from gag_fast.measures import Measure
 from gag_fast.report.reading import Run
 from gag_fast.report.statistics import Interval, bootstrap_means
@@ -84,11 +85,12 @@ def to_text(summary: Summary) -> str:
     """A table for a terminal; the best mean of a column carries a `*`."""
     head = ["method", *(f"{m.label} {m.arrow}" for m in summary.metrics), "n"]
     rows = []
+    best = [summary.best(metric) for metric in summary.metrics]
     for method in summary.methods:
-        row = [method]
-        for metric in summary.metrics:
+        row = [one_line(method)]
+        for metric, winners in zip(summary.metrics, best):
             cell = summary.cells[method][metric.column]
-            star = "*" if method in summary.best(metric) else " "
+            star = "*" if method in winners else " "
             row.append(f"{number(cell.mean)}{star} {_range(cell)}".rstrip(" "))
         rows.append([*row, _count(summary, method)])
     widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
@@ -103,7 +105,7 @@ def to_text(summary: Summary) -> str:
 
     rule = "─" * len(line([w * "x" for w in widths]))
     note = "mean [bootstrap 95 % interval]; * best mean"
-    return "\n".join([summary.title, line(head), rule, *map(line, rows), note]) + "\n"
+    return "\n".join([one_line(summary.title), line(head), rule, *map(line, rows), note]) + "\n"
 
 
 def per_image_text(run: Run, metric: Measure, limit: int = 50) -> str:
@@ -112,13 +114,13 @@ def per_image_text(run: Run, metric: Measure, limit: int = 50) -> str:
     Of more than `limit` images the first ones are shown.
     """
     values = run.matrix(metric.column)
-    rows = [[f"{metric.label} {metric.arrow}", *run.methods]]
+    rows = [[f"{metric.label} {metric.arrow}", *map(one_line, run.methods)]]
     for index, image in enumerate(run.images[:limit]):
         rounded = np.round(values[index], DIGITS)
         finite = rounded[np.isfinite(rounded)]
         best = (finite.max() if metric.higher_is_better else finite.min()) if finite.size else None
         row = [number(v) + ("*" if v == best else " ") for v in rounded]
-        rows.append([image, *row])
+        rows.append([one_line(image), *row])
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = [
         "  ".join([row[0].ljust(widths[0]), *(t.rjust(w) for t, w in zip(row[1:], widths[1:]))])
@@ -132,12 +134,13 @@ def to_markdown(summary: Summary) -> str:
     """A GitHub table; the best mean of a column is bold."""
     head = ["method", *(f"{m.label} {m.arrow}" for m in summary.metrics), "n"]
     lines = [_pipe(head), _pipe([":--", *("--:" for _ in head[1:])])]
+    best = [summary.best(metric) for metric in summary.metrics]
     for method in summary.methods:
         row = [_markdown(method)]
-        for metric in summary.metrics:
+        for metric, winners in zip(summary.metrics, best):
             cell = summary.cells[method][metric.column]
             mean = number(cell.mean)
-            mean = f"**{mean}**" if method in summary.best(metric) else mean
+            mean = f"**{mean}**" if method in winners else mean
             row.append(f"{mean} {_range(cell)}".rstrip())
         lines.append(_pipe([*row, _count(summary, method)]))
     return "\n".join([f"### {_markdown(summary.title)}", "", *lines, ""])
@@ -149,24 +152,39 @@ def _pipe(cells: list[str]) -> str:
 
 def _markdown(text: str) -> str:
     """Text from data: what Markdown or HTML would read as markup is escaped."""
-    text = " ".join(text.split())
+    text = one_line(" ".join(text.split()))
     for character in "\\`*_{}[]()#|~":
         text = text.replace(character, "\\" + character)
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
 def to_csv(summary: Summary) -> str:
-    """One row a (method, metric), full precision: method, metric, mean, low, high, n, best."""
+    """One row a (method, metric), full precision: method, metric, mean, low, high, n, best.
+
+    A name that a spreadsheet would take for a formula has an apostrophe before it: see `csv_cell`.
+    """
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(["method", "metric", "mean", "low95", "high95", "n", "best"])
+    best = [summary.best(metric) for metric in summary.metrics]
     for method in summary.methods:
-        for metric in summary.metrics:
-            cell = summary.cells[method][metric.column]
-            numbers = ["" if math.isnan(v) else repr(v) for v in (cell.mean, cell.low, cell.high)]
-            best = int(method in summary.best(metric))
-            writer.writerow([method, metric.column, *numbers, cell.n, best])
+        for metric, winners in zip(summary.metrics, best):
+            found = summary.cells[method][metric.column]
+            figures = (found.mean, found.low, found.high)
+            numbers = ["" if math.isnan(v) else repr(v) for v in figures]
+            writer.writerow(
+                [csv_cell(method), metric.column, *numbers, found.n, int(method in winners)]
+            )
     return buffer.getvalue()
+
+
+def csv_cell(text: str) -> str:
+    """A name as a CSV cell: one line, and no formula, whatever program opens the file.
+
+    Spreadsheets compute cells that begin with =, +, - or @; an apostrophe before it says text.
+    """
+    text = one_line(text)
+    return f"'{text}" if text.lstrip().startswith(("=", "+", "-", "@")) else text
 
 
 _LATEX = {
@@ -179,6 +197,7 @@ _LATEX = {
 
 def latex_text(text: str) -> str:
     """Text from data: what LaTeX would read as a command is escaped."""
+    text = one_line(text)
     return "".join(_LATEX.get(character, character) for character in text)
 
 
@@ -195,15 +214,16 @@ def to_latex(summary: Summary) -> str:
         " & ".join([*head, "$n$"]) + r" \\",
         r"\midrule",
     ]
+    best = [summary.best(metric) for metric in summary.metrics]
     for method in summary.methods:
         row = [latex_text(method)]
-        for metric in summary.metrics:
+        for metric, winners in zip(summary.metrics, best):
             cell = summary.cells[method][metric.column]
             mean = number(cell.mean).replace("–", "--")
-            row.append(rf"\textbf{{{mean}}}" if method in summary.best(metric) else mean)
+            row.append(rf"\textbf{{{mean}}}" if method in winners else mean)
             row.append(rf"{{\scriptsize {_range(cell)}}}" if _range(cell) else "")
         lines.append(" & ".join([*row, _count(summary, method).replace("–", "--")]) + r" \\")
-    caption = f"% {summary.title}: mean and bootstrap 95 % interval".replace("\n", " ")
+    caption = f"% {one_line(summary.title)}: mean and bootstrap 95 % interval"
     return "\n".join([caption, *lines, r"\bottomrule", r"\end{tabular}", ""])
 
 

@@ -2,8 +2,9 @@
 
     python -m gag_fast.runs.decoder_process '{"size": 224, ...}'
 
-A request is a line of JSON {"path", "mask", "span"}. The answer is a line of JSON, followed by the
-bytes of the pixels and of the mask (uint8) when it says that there are any. PIL and NumPy only.
+The first line says that it can work. A request is a line of JSON {"path", "mask", "span"}. The
+answer is a line of JSON, followed by the bytes of the pixels and of the mask (uint8) when it says
+that there are any. PIL and NumPy only.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from gag_fast._text import one_line
 from gag_fast.images import ImageError, decode_image, decode_mask, fit, pixels_of, read_bytes
 
 TIME_LIMIT = 150
@@ -54,8 +56,9 @@ def decode(
             payload.append(_mask_pixels(rest[0], mask, picture.size, preprocessing))
             header["mask"] = True
         header["shape"] = pixels.shape
-    except (ImageError, OSError) as error:
-        header["error"] = str(error)
+    except Exception as error:  # whatever a file makes a library do is the answer about it
+        known = isinstance(error, (ImageError, OSError))
+        header["error"] = one_line(error if known else f"{path}: {type(error).__name__}: {error}")
         payload = []
     header["seconds"] = time.perf_counter() - begin
     return header, payload
@@ -116,6 +119,8 @@ def main() -> None:
     preprocessing = SimpleNamespace(**json.loads(sys.argv[1]))
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # a library that prints must not break the protocol
+    answers.write(b"ready\n")
+    answers.flush()
     for line in sys.stdin.buffer:
         # Where the parent is gone, nobody else ends a decoder that is caught in a file.
         signal.alarm(TIME_LIMIT)

@@ -20,9 +20,11 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 
+from gag_fast._text import one_line
 from gag_fast.data import Item
 from gag_fast.models import Preprocessing
 from gag_fast.runs.chunks import Chunk
@@ -31,7 +33,7 @@ TIMEOUT = 120.0
 """Seconds for one image, reading included."""
 
 _HOPELESS = 6
-"""So many deaths before the first answer, and it is not the images that are at fault."""
+"""So many processes that died before they could work, and it is not the images' fault."""
 
 
 @dataclass
@@ -91,6 +93,7 @@ class _Process:
             start_new_session=True,  # Ctrl-C is the parent's to handle
         )
         self._rest = b""
+        self.ready = False
 
     def decode(
         self, path: str, mask: str | None = None, span: tuple[int, int] | None = None
@@ -98,15 +101,15 @@ class _Process:
         """Sends one request and waits for its answer. Raises DecoderDied."""
         deadline = time.monotonic() + TIMEOUT
         request = json.dumps({"path": path, "mask": mask, "span": span}).encode() + b"\n"
+        if not self.ready:
+            self._line(deadline)
+            self.ready = True
         try:
             assert self.process.stdin is not None
             self.process.stdin.write(request)
         except OSError:
             raise DecoderDied(self._end()) from None
-        while b"\n" not in self._rest:
-            self._rest += self._read(1 << 16, deadline)
-        line, _, self._rest = self._rest.partition(b"\n")
-        header = json.loads(line)
+        header = json.loads(self._line(deadline))
         facts = {name: header.get(name) for name in _FACTS}
         found = Decoded(error=header["error"], seconds=header["seconds"], **facts)
         if header["shape"] is not None:
@@ -115,6 +118,12 @@ class _Process:
             if header["mask"]:
                 found.mask = self._array(shape[:2], deadline)
         return found
+
+    def _line(self, deadline: float) -> bytes:
+        while b"\n" not in self._rest:
+            self._rest += self._read(1 << 16, deadline)
+        line, _, self._rest = self._rest.partition(b"\n")
+        return line
 
     def _array(self, shape: tuple[int, ...], deadline: float) -> np.ndarray:
         array = np.empty(int(np.prod(shape)), np.uint8)
@@ -177,7 +186,7 @@ class Decoder:
         self._processes: list[_Process] = []
         self._guard = threading.Lock()
         self._closed = False
-        self._answers = self._deaths = 0
+        self._stillborn = 0
 
     def __enter__(self) -> Decoder:
         return self
@@ -196,8 +205,8 @@ class Decoder:
     def submit(self, item: Item) -> Future[Decoded]:
         """Starts to decode an image.
 
-        The future holds an answer for every image, however bad; it raises RuntimeError when the
-        processes die before any of them ever answered.
+        The future holds an answer for every image, however bad; it raises RuntimeError when
+        process after process dies before it can work at all.
         """
         return self._pool.submit(self._decode, item)
 
@@ -219,18 +228,16 @@ class Decoder:
         for attempt in range(2):  # a process may have been killed for another's memory
             process = self._process()
             try:
-                decoded = process.decode(str(item.path), mask, item.span)
-                self._answers += 1
-                return decoded
+                return process.decode(str(item.path), mask, item.span)
             except DecoderDied as error:
-                reason = f"{item.path}: {error}"
+                reason = one_line(f"{item.path}: {error}")
                 self._drop(process)
-                self._deaths += 1
-                if not self._answers and self._deaths >= _HOPELESS and not self._closed:
+                self._stillborn += not process.ready
+                if self._stillborn >= _HOPELESS and not self._closed:
                     raise RuntimeError(f"no decoder process can work here: {error}") from None
                 if attempt or "longer" in reason or self._closed:
                     break
-        return Decoded(error=reason)
+        return Decoded(error=reason, **_seen(item))
 
     def _process(self) -> _Process:
         process = getattr(self._own, "process", None)
@@ -249,3 +256,18 @@ class Decoder:
             if process in self._processes:
                 self._processes.remove(process)
         process.close()
+
+
+def _seen(item: Item) -> dict[str, Any]:
+    """Size and time of the files of an image that no decoder lived to tell of.
+
+    A restart must not try it again for ever: it is the same as long as these are.
+    """
+    found: dict[str, Any] = {}
+    for path, prefix in ((item.path, ""), (item.mask, "mask_")):
+        if path is not None:
+            with contextlib.suppress(OSError, ValueError):
+                facts = os.stat(path)
+                size = item.span[1] if item.span and path is item.path else facts.st_size
+                found |= {f"{prefix}bytes": size, f"{prefix}mtime_ns": facts.st_mtime_ns}
+    return found

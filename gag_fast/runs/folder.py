@@ -121,16 +121,16 @@ class RunFolder:
 
     def write_manifest(self, manifest: Mapping[str, Any]) -> None:
         """Writes manifest.json, once for a run."""
-        text = json.dumps(manifest, indent=2, ensure_ascii=False) + "\n"
-        self._put(self.manifest_path, lambda file: file.write(text.encode()))
+        content = _json(manifest)
+        self._put(self.manifest_path, lambda file: file.write(content))
 
     def write_session(self, session: Mapping[str, Any]) -> None:
         """Notes a start of the run."""
         folder = self.path / "sessions"
         folder.mkdir(exist_ok=True)
         number = len(list(folder.glob("*.json")))
-        text = json.dumps(session, indent=2, ensure_ascii=False) + "\n"
-        self._put(folder / f"{number:04d}.json", lambda file: file.write(text.encode()))
+        content = _json(session)
+        self._put(folder / f"{number:04d}.json", lambda file: file.write(content))
 
     # ---- parts -----------------------------------------------------------------------------
 
@@ -228,6 +228,15 @@ class RunFolder:
                     f"no space left on the disk of {self.path} to write {path.name}"
                 ) from None
             raise
+
+
+def _json(content: Mapping[str, Any]) -> bytes:
+    """JSON in UTF-8; names of files that are no UTF-8 as escapes, which are the names when read."""
+    text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        return (json.dumps(content, indent=2) + "\n").encode()
 
 
 def claim(path: str | os.PathLike[str], *marks: str) -> None:

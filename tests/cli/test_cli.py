@@ -377,4 +377,4 @@ def test_a_bar_on_a_terminal(data, onnx, tmp_path):
 
 def test_every_command_is_in_the_table():
     modules = {p.stem for p in Path(cli_module.__file__).parent.glob("*.py")}
-    assert modules - {"__init__", "options", "ending"} == set(cli_module.COMMANDS)
+    assert modules - {"__init__", "options", "ending", "streams"} == set(cli_module.COMMANDS)

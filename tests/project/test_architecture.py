@@ -16,6 +16,7 @@ ROOMS: dict[str, set[str]] = {
     "_blur": set(),
     "_errors": set(),
     "_files": set(),
+    "_text": set(),
     "_inputs": set(),
     "models": set(),
     "presets": set(),
@@ -82,7 +83,7 @@ ROOMS: dict[str, set[str]] = {
 }
 
 # What stands below every room and may be imported by each: nothing of the package is in them.
-GROUND = {"_blur", "_errors", "_files", "_inputs"}
+GROUND = {"_blur", "_errors", "_files", "_inputs", "_text"}
 
 
 def room_of(path: Path) -> str:

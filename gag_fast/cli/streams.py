@@ -1,0 +1,72 @@
+"""The command's stdout and stderr as they must be whatever stands at their other end."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+from typing import Any, TextIO
+
+from gag_fast._text import one_line
+
+
+@contextlib.contextmanager
+def lasting() -> Iterator[None]:
+    """stdout and stderr that never end the work: closed, ASCII only, or with no reader any more.
+
+    What they cannot take is dropped, what their encoding lacks is escaped, and what a terminal
+    would obey does not reach stdout. The work that was asked for is done all the same.
+    """
+    _fill_descriptors()
+    before = sys.stdout, sys.stderr
+    sys.stdout, sys.stderr = _Stream(before[0], plain=True), _Stream(before[1])  # type: ignore
+    try:
+        yield
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        sys.stdout, sys.stderr = before
+
+
+def _fill_descriptors() -> None:
+    """Opens 0, 1 and 2 where they are closed: the next file opened would be taken for them."""
+    for descriptor in (0, 1, 2):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest one that is free: this
+
+
+class _Stream:
+    """A text stream that outlives its reader; `plain` lets no control characters through."""
+
+    def __init__(self, stream: TextIO | None, plain: bool = False) -> None:
+        self._stream = stream or open(os.devnull, "w")  # noqa: SIM115 (as long as the process)
+        self._plain = plain
+        with contextlib.suppress(AttributeError, ValueError):
+            self._stream.reconfigure(errors="backslashreplace")  # type: ignore
+
+    def write(self, text: str) -> int:
+        if self._plain and not text.replace("\n", "").isprintable():
+            text = "\n".join("\t".join(map(one_line, x.split("\t"))) for x in text.split("\n"))
+        try:
+            self._stream.write(text)
+        except BrokenPipeError:
+            self._leave()
+        return len(text)
+
+    def flush(self) -> None:
+        try:
+            self._stream.flush()
+        except BrokenPipeError:
+            self._leave()
+
+    def _leave(self) -> None:
+        """The reader went away (`gag-fast report RUN | head`): what is left goes nowhere."""
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, self._stream.fileno())
+        os.close(nowhere)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
