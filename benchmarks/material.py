@@ -10,14 +10,16 @@ import functools
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
-from gag_fast.classifier import Classifier
-from gag_fast.export import export_onnx
 from gag_fast.images import SUFFIXES, load_image, preprocess
 from gag_fast.models import ModelSpec, Preprocessing, load_model
+
+if TYPE_CHECKING:
+    from gag_fast.classifier import Classifier
 
 SWEEP = [15.0, 25.0, 35.0, 45.0, 55.0, 65.0, 75.0, 85.0, 95.0]
 MAPS = 4  # saliency maps that `smooth_maps` makes of an image
@@ -69,6 +71,9 @@ def lite0() -> tuple[nn.Module, ModelSpec]:
 @functools.cache
 def lite0_onnx() -> Path:
     """The module as an ONNX file, in a folder that goes with the process."""
+    # Imported where it is used: gradient stacks can be made without onnx and ONNX Runtime.
+    from gag_fast.export import export_onnx
+
     folder = tempfile.TemporaryDirectory()
     atexit.register(folder.cleanup)
     path = Path(folder.name) / "efficientnet_lite0.onnx"
@@ -79,6 +84,8 @@ def lite0_onnx() -> Path:
 @functools.cache
 def classifier(device: str = "cpu") -> Classifier:
     """The file in an ONNX Runtime session."""
+    from gag_fast.classifier import Classifier
+
     return Classifier(lite0_onnx(), providers=device)
 
 

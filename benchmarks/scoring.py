@@ -17,7 +17,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -131,77 +130,6 @@ def same_points(clf: Classifier, x: Tensor, maps: Tensor, targets: Tensor) -> in
     from gag_fast.metrics import plan
 
     return plan(clf, x, maps, targets).asked
-
-
-def measure_gpu(log: Any, folder: Path) -> None:
-    """ResNet-50, EfficientNet-B4 at 448 and DenseNet-161, fp32 and fp16, random weights.
-
-    The engine's forwards/s against the bare session's at the engine's batch size and
-    torch.compile's, in the same run; idle is the share of the engine's time that the bare rate
-    does not account for.
-    """
-    import dataclasses
-
-    for name, size in (("resnet50", 224), ("efficientnet_b4", 448), ("densenet161", 224)):
-        module, spec = load_model(name, "none")
-        shape = dataclasses.replace(spec.preprocessing, size=size, resize=size)
-        spec = dataclasses.replace(spec, preprocessing=shape)
-        path = folder / f"{name}.onnx"
-        folder.mkdir(parents=True, exist_ok=True)
-        export_onnx(module, spec, path)
-        x = torch.randn(16, 3, size, size, device="cuda")
-        maps = smooth_maps(16, size).cuda()
-        targets = torch.zeros(16, dtype=torch.long, device="cuda")
-        for fp16 in (False, True):
-            clf = Classifier(path, "cuda", fp16=fp16)
-            kind = "fp16" if fp16 else "fp32"
-            found = evaluate(clf, x, maps, targets)  # warm-up, and the number of forwards
-            jobs = -(-found.forwards // clf.batch_size)
-            bare, engine = [], []
-            for _ in range(3):
-                bare.append(seconds_of(partial(_bare_gpu, clf, jobs, size)))
-                engine.append(seconds_of(partial(_engine_gpu, clf, x, maps, targets)))
-            rate = found.forwards / median(engine)
-            limit = jobs * clf.batch_size / median(bare)
-            log.timing(
-                f"scoring {name} {size} {kind}",
-                1e3 * median(engine),
-                batch=clf.batch_size,
-                forwards_per_s=rate,
-                bare_images_per_s=limit,
-                idle=max(0.0, 1 - rate / limit),
-            )
-            compiled = torch.compile(module.cuda().half() if fp16 else module.cuda())
-            batch = torch.randn(
-                clf.batch_size, 3, size, size, device="cuda",
-                dtype=torch.float16 if fp16 else torch.float32,
-            )  # fmt: skip
-            with torch.inference_mode():
-                for _ in range(3):
-                    compiled(batch)
-                torch.cuda.synchronize()
-                begin = time.perf_counter()
-                for _ in range(20):
-                    compiled(batch)
-                torch.cuda.synchronize()
-            seconds = (time.perf_counter() - begin) / 20
-            log.timing(
-                f"torch.compile {name} {size} {kind}",
-                1e3 * seconds,
-                images_per_s=clf.batch_size / seconds,
-            )
-            module = module.float().cpu()
-        path.unlink()
-
-
-def _bare_gpu(clf: Classifier, jobs: int, size: int) -> None:
-    clf.drive(jobs, (3, size, size), lambda buffer, job: len(buffer), lambda scores, job: None)
-    torch.cuda.synchronize()
-
-
-def _engine_gpu(clf: Classifier, x: Tensor, maps: Tensor, targets: Tensor) -> None:
-    evaluate(clf, x, maps, targets)
-    torch.cuda.synchronize()
 
 
 def table(result: dict[str, Any]) -> str:

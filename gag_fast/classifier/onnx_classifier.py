@@ -65,7 +65,9 @@ class Classifier:
         tf32: allow TensorFloat-32 on CUDA.
         cuda_graph: replay the forward pass as one CUDA graph.
         prefer_nhwc: channels-last kernels on CUDA.
-        conv_search: cuDNN's algorithm search: "EXHAUSTIVE", "HEURISTIC" or "DEFAULT".
+        conv_search: how cuDNN's algorithm is chosen, none of them by timing since ONNX Runtime
+            1.20: "EXHAUSTIVE" (its heuristic mode B), "HEURISTIC" (mode A) or "DEFAULT" (the
+            list of fallbacks).
 
     Attributes:
         path: the file, or None.

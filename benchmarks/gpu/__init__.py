@@ -1,0 +1,1 @@
+"""Everything about a GPU in one run: built, correct, clean under the sanitizer, then timed."""
