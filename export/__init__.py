@@ -1,5 +1,7 @@
-"""Writes a classifier as ONNX, verified against torch before the file gets its name."""
+"""Writes a classifier and its gradients as ONNX, verified before a file gets its name."""
 
-from gag_fast.export.onnx_file import ExportError, ExportReport, export_onnx
+from gag_fast.export.gradients import GradientReport, export_gradients
+from gag_fast.export.onnx_file import ExportReport, export_onnx
+from gag_fast.export.writing import ExportError
 
-__all__ = ["ExportError", "ExportReport", "export_onnx"]
+__all__ = ["ExportError", "ExportReport", "GradientReport", "export_gradients", "export_onnx"]

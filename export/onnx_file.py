@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-import logging
 import os
-import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,16 +11,21 @@ import torch
 from torch import nn
 
 from gag_fast import onnx_metadata
-from gag_fast._errors import GagFastError, first_line
+from gag_fast._errors import first_line
 from gag_fast._files import native_source, replacing
+from gag_fast.export.writing import (
+    INPUT,
+    ExportError,
+    check_file,
+    checked_request,
+    evaluating,
+    innermost,
+    noise_images,
+    quiet,
+)
 from gag_fast.models import ModelSpec
 
-INPUT, OUTPUT = "images", "scores"
-_TWO_GIB = 2**31 - 2**20  # protobuf's limit, with room for the graph beside the weights
-
-
-class ExportError(GagFastError):
-    """The module could not be exported, or what was written does not compute the same."""
+OUTPUT = "scores"
 
 
 @dataclass(frozen=True)
@@ -87,27 +88,17 @@ def export_onnx(
     Raises:
         ExportError: with the reason in one line; no file is left and an old one is untouched.
     """
-    path, say = Path(path), log or (lambda line: None)
-    if path.suffix != ".onnx":
-        raise ExportError(f"the file's name must end in .onnx, got {str(path)!r}")
-    if not path.parent.is_dir():
-        raise ExportError(f"there is no folder {path.parent} to write {path.name} into")
-    tensors = [*module.parameters(), *module.buffers()]
-    odd = sorted({str(t.dtype) for t in tensors if t.is_floating_point()} - {"torch.float32"})
-    if odd:
-        raise ExportError(f"the module must be float32, got parameters of {', '.join(odd)}")
-    if sum(t.numel() * t.element_size() for t in tensors) > _TWO_GIB:
-        raise ExportError(f"{spec.name} holds over 2 GiB of weights: it does not fit in one file")
-    device = tensors[0].device if tensors else torch.device("cpu")
-    inputs = {b: _noise(spec, b).to(device) for b in batches}
+    say = log or (lambda line: None)
+    file, device = checked_request(module, spec, path)
+    inputs = {b: noise_images(spec, b).to(device) for b in batches}
 
-    with _evaluating(module), replacing(path) as aside:
+    with evaluating(module), replacing(file) as aside:
         expected = {b: _scores(module, x, spec) for b, x in inputs.items()}
         score = _kind(torch.cat(list(expected.values())))
         say(f"exporting {spec.name} ({score}, {spec.num_classes} classes)")
         opset = _write(module, spec, score, aside, device)
         say("checking the file with the ONNX checker")
-        _check(aside)
+        check_file(aside)
         say("comparing ONNX Runtime with torch")
         diffs = _compare(aside, {b: x.cpu() for b, x in inputs.items()}, expected)
         bound = tolerance * max(1.0, *(float(e.abs().max()) for e in expected.values()))
@@ -119,7 +110,7 @@ def export_onnx(
                 f"the exported {spec.name} differs from torch by {worst:.2e}, over the tolerance "
                 f"{bound:.1e}; no file was written"
             )
-    return ExportReport(path, path.stat().st_size, opset, spec.num_classes, score, diffs, bound)
+    return ExportReport(file, file.stat().st_size, opset, spec.num_classes, score, diffs, bound)
 
 
 def _scores(module: nn.Module, images: torch.Tensor, spec: ModelSpec) -> torch.Tensor:
@@ -140,22 +131,6 @@ def _scores(module: nn.Module, images: torch.Tensor, spec: ModelSpec) -> torch.T
     return scores.float().cpu()
 
 
-@contextlib.contextmanager
-def _evaluating(module: nn.Module) -> Iterator[None]:
-    training = module.training
-    module.eval()
-    try:
-        yield
-    finally:
-        module.train(training)
-
-
-def _noise(spec: ModelSpec, batch: int) -> torch.Tensor:
-    p = spec.preprocessing
-    generator = torch.Generator().manual_seed(batch)
-    return torch.randn(batch, len(p.mean), p.size, p.size, generator=generator)
-
-
 def _kind(scores: torch.Tensor) -> str:
     """Probabilities are never negative and sum to one on every row; logits do not by chance."""
     sums = scores.sum(dim=1)
@@ -163,36 +138,13 @@ def _kind(scores: torch.Tensor) -> str:
     return "probabilities" if softmaxed and scores.shape[1] > 1 else "logits"
 
 
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """The exporter prints and logs pages of progress; what matters of it is in its exception."""
-    text = io.StringIO()
-    loggers = [
-        logging.getLogger(n) for n in ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")
-    ]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        with (
-            warnings.catch_warnings(),
-            contextlib.redirect_stdout(text),
-            contextlib.redirect_stderr(text),
-        ):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
-
-
 def _write(module: nn.Module, spec: ModelSpec, score: str, path: Path, device: torch.device) -> int:
     """Exports to `path`; returns the opset."""
     try:
-        with _quiet():
+        with quiet():
             program = torch.onnx.export(
                 module,
-                (_noise(spec, 2).to(device),),
+                (noise_images(spec, 2).to(device),),
                 dynamo=True,
                 input_names=[INPUT],
                 output_names=[OUTPUT],
@@ -202,23 +154,10 @@ def _write(module: nn.Module, spec: ModelSpec, score: str, path: Path, device: t
             assert program is not None  # it is, with dynamo=True
             program.model.metadata_props.update(onnx_metadata.encode(spec, score))
             program.save(str(path), external_data=False)
-    except Exception as error:  # the exporter wraps whatever the module raised, at length
-        cause: BaseException = error
-        while cause.__cause__ is not None:
-            cause = cause.__cause__
-        raise ExportError(f"torch cannot export {spec.name}: {first_line(cause)}") from error
+    except Exception as error:
+        cause = first_line(innermost(error))
+        raise ExportError(f"torch cannot export {spec.name}: {cause}") from error
     return int(program.model.opset_imports[""])
-
-
-def _check(path: Path) -> None:
-    import onnx
-
-    try:
-        onnx.checker.check_model(native_source(path), full_check=True)
-    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        raise ExportError(
-            f"the ONNX checker refuses the exported file: {first_line(error)}"
-        ) from None
 
 
 def _compare(

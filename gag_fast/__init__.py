@@ -26,6 +26,7 @@ _PUBLIC = {
     "methods": "explainer",
     "GuidedAbsGrad": "captum_api",
     "Classifier": "classifier",
+    "OnnxGradients": "classifier",
     "Preset": "presets",
     "preset": "presets",
     "evaluate": "metrics",
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     from gag_fast._library import build_info
     from gag_fast.aggregate import GradientStats, guided_absgrad
     from gag_fast.captum_api import GuidedAbsGrad
-    from gag_fast.classifier import Classifier
+    from gag_fast.classifier import Classifier, OnnxGradients
     from gag_fast.explainer import explain, explain_many, methods
     from gag_fast.metrics import evaluate, log_cosh_dice, mae, rcap
     from gag_fast.models import load_model

@@ -10,15 +10,16 @@ from __future__ import annotations
 import contextlib
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from gag_fast._errors import ClassifierError
 
+L = TypeVar("L")
 Shape = tuple[int, int, int]
 Fill = Callable[[Tensor, int], int]
 """Writes job number i into a buffer [N, C, H, W]; returns how many rows of it are in use."""
@@ -156,12 +157,15 @@ class LanePool:
 
     def drive(self, lanes: list[Lane], jobs: int, fill: Fill, collect: Collect) -> None:
         """As `Backend.drive`: each lane takes the next job as it becomes free."""
+        self.each(lanes, jobs, lambda lane, job: _one(lane, job, fill, collect))
+
+    def each(self, lanes: Sequence[L], jobs: int, work: Callable[[L, int], None]) -> None:
+        """work(lane, job) for jobs 0 ... jobs-1, each by the lane that is free first."""
         with self._lock:
             numbers = iter(range(jobs))
             stop = threading.Event()
             futures = [
-                self._executor.submit(_work, lane, numbers, stop, fill, collect)
-                for lane in lanes[:jobs]
+                self._executor.submit(_work, lane, numbers, stop, work) for lane in lanes[:jobs]
             ]
             with _stopping(stop, futures):
                 for future in futures:
@@ -174,13 +178,13 @@ def _lane_starts(ready: threading.Barrier) -> None:
 
 
 def _work(
-    lane: Lane, numbers: Iterator[int], stop: threading.Event, fill: Fill, collect: Collect
+    lane: L, numbers: Iterator[int], stop: threading.Event, work: Callable[[L, int], None]
 ) -> None:
     # next() on a range's iterator is atomic: lanes share it without a lock.
     try:
         with torch.inference_mode():
             while not stop.is_set() and (job := next(numbers, None)) is not None:
-                _one(lane, job, fill, collect)
+                work(lane, job)
     except BaseException:
         stop.set()
         raise

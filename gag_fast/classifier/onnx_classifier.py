@@ -51,7 +51,7 @@ class Classifier:
     Args:
         path: an .onnx file with one float32 input [B, C, H, W] and one output [B, K].
         providers: None: the best that works (CUDA, else CPU), said in `providers` and in the log.
-            "cpu", "cuda", "tensorrt", ONNX Runtime's own names, or a list of names and
+            "cpu", "cuda", "tensorrt", "openvino", ONNX Runtime's own names, or a list of names and
             (name, options) pairs: that one or an error.
         batch_size: images in a forward pass; None: the fastest here, measured once and remembered
             in the user's cache folder.
@@ -61,7 +61,9 @@ class Classifier:
         score: what the output is, "logits" or "probabilities", where the metadata does not say
             (default "logits").
         device: CUDA device index.
-        fp16: computes in float16 inside; inputs and outputs stay float32.
+        precision: what the passes compute in, "f32", "fp16" or "bf16" (openvino and tensorrt);
+            inputs and outputs stay float32. Less than float32 changes the scores.
+        fp16: the same as precision="fp16".
         tf32: allow TensorFloat-32 on CUDA.
         cuda_graph: replay the forward pass as one CUDA graph.
         prefer_nhwc: channels-last kernels on CUDA.
@@ -94,6 +96,7 @@ class Classifier:
         std: Sequence[float] | None = None,
         score: str | None = None,
         device: int = 0,
+        precision: str = "f32",
         fp16: bool = False,
         tf32: bool = False,
         cuda_graph: bool = False,
@@ -108,7 +111,8 @@ class Classifier:
             "cuda_graph": cuda_graph,
             "prefer_nhwc": prefer_nhwc,
             "conv_search": conv_search,
-            "fp16": fp16,
+            "precision": "fp16" if fp16 else precision,
+            "fp16": fp16 or precision == "fp16",
         }
         threads = checked_threads(threads)
         opened = opening.open_classifier(path, providers, threads, device, options)

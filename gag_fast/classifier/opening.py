@@ -17,6 +17,7 @@ import torch
 from gag_fast._errors import ClassifierError, first_line
 from gag_fast._files import cache_folder, native_source
 from gag_fast.classifier.lanes import Backend
+from gag_fast.classifier.openvino import OPENVINO, PRECISIONS, open_openvino
 from gag_fast.classifier.providers import (
     CPU,
     CUDA,
@@ -123,13 +124,44 @@ class Opened:
     key: tuple[str, ...]
 
 
-def open_classifier(
+DEFAULTS: dict[str, Any] = {
+    "tf32": False,
+    "cuda_graph": False,
+    "prefer_nhwc": False,
+    "conv_search": "EXHAUSTIVE",
+    "precision": "f32",
+    "fp16": False,
+}
+"""The options of a session: what `Classifier` takes beside a file and its providers."""
+
+
+@dataclass(frozen=True)
+class Session:
+    """An ONNX Runtime session, or OpenVINO's in its shape, on the provider it was asked for.
+
+    Attributes:
+        session: it.
+        stream: the CUDA stream it works on, or None on the CPU.
+        key: version, provider and device, what a measured batch size depends on beside the model.
+    """
+
+    session: Any
+    stream: torch.cuda.Stream | None
+    key: tuple[str, ...]
+
+    @property
+    def providers(self) -> tuple[str, ...]:
+        """What really runs, first first."""
+        return tuple(self.session.get_providers())
+
+
+def open_on(
     path: Path,
     providers: str | Providers | None,
     threads: int,
     device: int,
     options: Mapping[str, Any],
-) -> Opened:
+) -> Session:
     """Loads a file on the providers asked for; None: CUDA where it works, else the CPU.
 
     Raises:
@@ -142,7 +174,9 @@ def open_classifier(
     else:
         log.info("CUDA is not used: %s", reason)
         chosen = [(CPU, {})]
-    model: str | bytes = as_float16(path) if options["fp16"] else native_source(path)
+    check_precision(chosen[0][0], options["precision"])
+    convert = options["fp16"] and chosen[0][0] != OPENVINO  # which has fp16 of its own
+    model: str | bytes = as_float16(path) if convert else native_source(path)
     try:
         return _open(path, model, chosen, threads, device, options)
     except ClassifierError as error:
@@ -152,6 +186,25 @@ def open_classifier(
         return _open(path, model, [(CPU, {})], threads, device, options)
 
 
+def open_classifier(
+    path: Path,
+    providers: str | Providers | None,
+    threads: int,
+    device: int,
+    options: Mapping[str, Any],
+) -> Opened:
+    """A classifier's file, loaded as `open_on` does, with a backend that drives its lanes."""
+    opened = open_on(path, providers, threads, device, options)
+    facts = _facts(opened.session, path.name)
+    backend: Backend
+    if opened.stream is not None:
+        backend = CudaSession(opened.session, facts.classes, opened.stream)
+    else:
+        whole = facts.fixed_batch is not None
+        backend = CpuSession(opened.session, threads, facts.classes, whole)
+    return Opened(backend, opened.providers, facts, opened.key)
+
+
 def _open(
     path: Path,
     model: str | bytes,
@@ -159,15 +212,18 @@ def _open(
     threads: int,
     device: int,
     options: Mapping[str, Any],
-) -> Opened:
+) -> Session:
     import onnxruntime
 
-    first = chosen[0][0]
-    if first in (CUDA, TENSORRT):
-        reason = why_not(first)
-        if reason is not None:
-            raise ClassifierError(f"{first} was asked for but cannot run: {reason}")
-        stream = torch.cuda.Stream(device)
+    first, given = chosen[0]
+    reason = why_not(first)
+    if reason is not None:
+        raise ClassifierError(f"{first} was asked for but cannot run: {reason}")
+    stream, where = None, processor()
+    if first == OPENVINO:
+        session = open_openvino(model, path.name, threads, options["precision"], given)
+    elif first in (CUDA, TENSORRT):
+        stream, where = torch.cuda.Stream(device), torch.cuda.get_device_name(device)
         cache = engine_cache() if any(name == TENSORRT for name, _ in chosen) else None
         names = [name for name, _ in chosen]
         if first == TENSORRT and CUDA not in names:
@@ -182,17 +238,25 @@ def _open(
             for name, given in chosen
         ]
         session = open_session(model, path.name, full, session_options(threads))
-        facts = _facts(session, path.name)
-        backend: Backend = CudaSession(session, facts.classes, stream)
-        where = torch.cuda.get_device_name(device)
     else:
         # One thread a pass, as many passes as threads: see CpuSession.
         session = open_session(model, path.name, chosen, session_options(1))
-        facts = _facts(session, path.name)
-        backend = CpuSession(session, threads, facts.classes, facts.fixed_batch is not None)
-        where = processor()
-    key = (onnxruntime.__version__, first, where)
-    return Opened(backend, tuple(session.get_providers()), facts, key)
+    return Session(session, stream, (onnxruntime.__version__, first, where))
+
+
+def check_precision(provider: str, precision: str) -> None:
+    """Refuses a precision that the provider does not compute in.
+
+    Raises:
+        ClassifierError: naming both, and what there is.
+    """
+    if precision not in PRECISIONS:
+        known = ", ".join(PRECISIONS)
+        raise ClassifierError(f"precision must be one of {known}, got {precision!r}")
+    if precision == "bf16" and provider not in (OPENVINO, TENSORRT):
+        raise ClassifierError(
+            f"{provider} does not compute in bf16; openvino and tensorrt do, and cuda in fp16"
+        )
 
 
 def _facts(session: Any, name: str) -> Facts:

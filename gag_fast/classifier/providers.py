@@ -12,15 +12,16 @@ from typing import Any
 import torch
 
 from gag_fast._errors import ClassifierError
+from gag_fast.classifier.openvino import OPENVINO, why_no_openvino
 
 CPU, CUDA, TENSORRT = (f"{n}ExecutionProvider" for n in ("CPU", "CUDA", "Tensorrt"))
-_SHORT = {"cpu": CPU, "cuda": CUDA, "tensorrt": TENSORRT}
+_SHORT = {"cpu": CPU, "cuda": CUDA, "tensorrt": TENSORRT, "openvino": OPENVINO}
 
 Providers = Sequence[str | tuple[str, Mapping[str, Any]]]
 
 
 def provider_list(providers: str | Providers) -> list[tuple[str, dict[str, Any]]]:
-    """Providers as (full name, options); "cpu", "cuda" and "tensorrt" are short names."""
+    """Providers as (full name, options); cpu, cuda, tensorrt and openvino are short names."""
     entries = [providers] if isinstance(providers, str) else list(providers)
     found = []
     for entry in entries:
@@ -35,6 +36,8 @@ def why_not(provider: str) -> str | None:
     """Why a provider cannot run here and what would help, or None if nothing speaks against it."""
     import onnxruntime
 
+    if provider == OPENVINO:
+        return why_no_openvino()
     available = onnxruntime.get_available_providers()
     if provider not in available:
         if provider in (CUDA, TENSORRT):
@@ -58,6 +61,11 @@ def why_not(provider: str) -> str | None:
     return None
 
 
+def installed() -> list[str]:
+    """The providers that can run here: the CPU's first."""
+    return [name for name in (CPU, OPENVINO, CUDA, TENSORRT) if why_not(name) is None]
+
+
 @functools.cache
 def preload() -> None:
     """Loads CUDA's and cuDNN's libraries from torch's or NVIDIA's wheels, where they lie."""
@@ -79,6 +87,7 @@ def with_defaults(
     prefer_nhwc: bool,
     conv_search: str,
     fp16: bool,
+    precision: str = "f32",
     cache: Path | None,
 ) -> dict[str, Any]:
     """A provider's options: ours, with what the caller gave on top."""
@@ -91,7 +100,11 @@ def with_defaults(
             "prefer_nhwc": str(int(prefer_nhwc)),
         }
     elif provider == TENSORRT:
-        ours = {"trt_fp16_enable": fp16, "trt_cuda_graph_enable": cuda_graph}
+        ours = {
+            "trt_fp16_enable": fp16,
+            "trt_bf16_enable": precision == "bf16",
+            "trt_cuda_graph_enable": cuda_graph,
+        }
         if cache is not None:
             ours |= {
                 "trt_engine_cache_enable": True,

@@ -6,12 +6,13 @@ import argparse
 import sys
 from pathlib import Path
 
-from gag_fast.cli.options import MODEL_HELP, add_weights
+from gag_fast.cli.options import MODEL_HELP, PROVIDERS, add_weights, names
 
 SUMMARY = "write a classifier as ONNX and verify what was written"
 EXAMPLE = (
     "  gag-fast export efficientnet_lite0 lite0.onnx\n"
-    "  gag-fast export resnet50 resnet50.onnx --weights my_resnet50.pt"
+    "  gag-fast export resnet50 resnet50.onnx --weights my_resnet50.pt\n"
+    "  gag-fast export efficientnet_lite0 lite0.onnx --gradients lite0.grad.onnx"
 )
 
 
@@ -20,14 +21,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", metavar="NAME", help=MODEL_HELP)
     parser.add_argument("out", type=Path, metavar="OUT.onnx", help="the file to write")
     add_weights(parser)
+    parser.add_argument(
+        "--gradients", type=Path, metavar="FILE", help="write the gradients of its scores too"
+    )
+    parser.add_argument(
+        "--providers",
+        type=names,
+        metavar="a,b",
+        help="what must compute the gradients right: "
+        f"{', '.join(PROVIDERS)} (default: all that can run here)",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     """Runs the command."""
-    from gag_fast.export import export_onnx
+    from gag_fast.export import export_gradients, export_onnx
     from gag_fast.models import load_model
 
+    def log(line: str) -> None:
+        print(line, file=sys.stderr)
+
     module, spec = load_model(args.name, args.weights)
-    report = export_onnx(module, spec, args.out, log=lambda line: print(line, file=sys.stderr))
-    print(report)
+    print(export_onnx(module, spec, args.out, log=log))
+    if args.gradients is not None:
+        how = {"providers": args.providers, "log": log}
+        print(export_gradients(module, args.gradients, spec, **how))
     return 0

@@ -12,7 +12,7 @@ MODEL_HELP = (
     "efficientnet_lite0, resnet50, densenet161, efficientnet_b0 … b7, or package.module:function "
     "for a function that returns a torch module giving logits"
 )
-PROVIDERS = ("cpu", "cuda", "tensorrt")
+PROVIDERS = ("cpu", "cuda", "tensorrt", "openvino")
 
 
 def names(text: str) -> tuple[str, ...]:

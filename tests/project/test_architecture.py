@@ -27,7 +27,7 @@ ROOMS: dict[str, set[str]] = {
     "onnx_metadata": {"models"},
     "images": {"models"},
     "ops": {"_fake"},
-    "export": {"models", "onnx_metadata"},
+    "export": {"classifier", "models", "onnx_metadata"},
     "classifier": {"models", "onnx_metadata"},
     "data": {"images"},
     "report": {"_run_files", "images", "measures", "models", "presets"},

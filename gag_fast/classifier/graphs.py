@@ -1,0 +1,85 @@
+"""Sessions of graphs with several inputs and outputs: lanes with a buffer for each of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gag_fast.classifier.lanes import LanePool
+from gag_fast.classifier.opening import Session
+
+_KINDS = {torch.float32: np.float32, torch.int64: np.int64}
+
+
+class GraphLane:
+    """Buffers bound to a session: what is written into `inputs` comes out in `outputs`.
+
+    Args:
+        session: runs the graph.
+        inputs: {name: buffer}, rows of a batch along the first axis.
+        outputs: likewise.
+        single: names whose buffers have no axis of the batch.
+    """
+
+    def __init__(
+        self,
+        session: Any,
+        inputs: Mapping[str, Tensor],
+        outputs: Mapping[str, Tensor],
+        single: frozenset[str] = frozenset(),
+    ) -> None:
+        import onnxruntime
+
+        self.inputs, self.outputs = inputs, outputs
+        self._session, self._single = session, single
+        self._binding = session.io_binding()
+        self._rows = 0
+        self._options = onnxruntime.RunOptions()
+        if next(iter(inputs.values())).device.type == "cuda":
+            # All is queued on one stream: see CudaSession.
+            self._options.add_run_config_entry("disable_synchronize_execution_providers", "1")
+
+    def run(self, rows: int) -> None:
+        """Computes the first rows of the outputs from the first rows of the inputs."""
+        if rows != self._rows:
+            for name, buffer in self.inputs.items():
+                self._bind(self._binding.bind_input, name, buffer, rows)
+            for name, buffer in self.outputs.items():
+                self._bind(self._binding.bind_output, name, buffer, rows)
+            self._rows = rows
+        self._session.run_with_iobinding(self._binding, self._options)
+
+    def _bind(self, bind: Callable[..., None], name: str, buffer: Tensor, rows: int) -> None:
+        shape = tuple(buffer.shape) if name in self._single else (rows, *buffer.shape[1:])
+        device, index = buffer.device.type, buffer.device.index or 0
+        bind(name, device, index, _KINDS[buffer.dtype], shape, buffer.data_ptr())
+
+
+class GraphDriver:
+    """Runs jobs on the lanes of one session: side by side on the CPU, in order on CUDA."""
+
+    def __init__(self, opened: Session, threads: int) -> None:
+        self._stream = opened.stream
+        self.lanes_at_once = threads if opened.stream is None else 1
+        self.device = torch.device("cpu") if opened.stream is None else opened.stream.device
+        self._pool: LanePool | None = None
+
+    def drive(
+        self, lanes: list[GraphLane], jobs: int, work: Callable[[GraphLane, int], None]
+    ) -> None:
+        """work(lane, job) for jobs 0 ... jobs-1."""
+        if self._stream is None:
+            if self._pool is None:
+                self._pool = LanePool(self.lanes_at_once)
+            self._pool.each(lanes, jobs, work)
+            return
+        outer = torch.cuda.current_stream(self.device)
+        self._stream.wait_stream(outer)
+        with torch.cuda.stream(self._stream), torch.inference_mode():
+            for job in range(jobs):
+                work(lanes[0], job)
+        outer.wait_stream(self._stream)
