@@ -91,7 +91,8 @@ class GuidedAbsGrad(_Attribution):
                 None: 0.15 of each example's own range, as in the paper.
             percentile: p of the variance guide, in [0, 100]; 0 is plain AbsoluteGrad.
             n_samples_batch_size: copies of each example in one pass; None: by a memory bound.
-            seed: of the noise.
+            seed: of the noise. All examples meet the same, so a perturbed copy of an example
+                differs from it in the perturbation alone.
 
         Returns:
             Attributions of the shape, and in the tuple, of the inputs.

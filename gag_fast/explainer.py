@@ -13,6 +13,7 @@ from gag_fast.attribution import registry
 from gag_fast.attribution.explaining import explain_as
 from gag_fast.attribution.explanation import Explanation, MethodOptions
 from gag_fast.attribution.gradients import EngineOptions
+from gag_fast.attribution.inputs import ImageIds
 from gag_fast.attribution.source import GradientSource
 
 
@@ -34,7 +35,7 @@ def explain(
     *,
     processing: str | None = None,
     modification: str | None = None,
-    image_ids: Sequence[int] | Tensor | None = None,
+    image_ids: ImageIds = None,
     settings: str | None = None,
     normalize: bool = True,
     channels: str = "sum",
@@ -60,7 +61,8 @@ def explain(
         n: gradients per image, noise samples or steps on a path; 20 unless `settings` says else.
         noise: standard deviation of the Gaussian noise as a fraction of (max - min) of that image.
         p: percent in [0, 100] of the variance guide (Eq. 3.4), where the method has one.
-        seed: of the noise, which is a function of (seed, image, sample) alone.
+        seed: of the noise, which is a function of (seed, image id, sample) alone; images have the
+            same id, and meet the same noise, unless `image_ids` gives them others.
         batch_size: modified images per forward and backward pass; None: by a memory bound.
         processing: a variant of Section 6.2: "+", "-", "A", "G" or "GA".
         modification: what modifies the input, for an aggregation (guided_absgrad, absgrad,
@@ -117,7 +119,7 @@ def explain_many(
     seed: int = 0,
     batch_size: int | None = None,
     *,
-    image_ids: Sequence[int] | Tensor | None = None,
+    image_ids: ImageIds = None,
     settings: str | None = None,
     normalize: bool = True,
     channels: str = "sum",
@@ -149,8 +151,11 @@ def explain_many(
         p: percent of the guide where the name has none.
         seed: of the noise, random baselines and the pairs of reversed maps.
         batch_size: modified images per pass.
-        image_ids: integers `[B]` that stand for the images in random numbers; None: a hash of their
-            pixels. Either way an image's map does not depend on its place or its neighbours.
+        image_ids: integers `[B]`, one for each image; the noise is a function of (seed, id, sample,
+            pixel) alone, so an image's map depends neither on its place nor on its neighbours.
+            None: 0 for all, so that all images, and perturbed copies of them, meet the same noise
+            (each scaled by its own range). "pixels": a hash of the image's values. A run's rows
+            have theirs in the column `image_id`.
         settings: the authors', by name: "official:imagenet", "official:isic" or
             "official:places365"; options given beside it win.
         normalize: min-max each map to [0, 1]; a map of equal values becomes zeros.

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from gag_fast.attribution import registry
 from gag_fast.attribution.explanation import Explanation
 from gag_fast.attribution.gradients import EngineOptions, GradientEngine, module_engine
-from gag_fast.attribution.inputs import as_images, as_keys, as_targets
+from gag_fast.attribution.inputs import ImageIds, as_images, as_keys, as_targets
 from gag_fast.attribution.noise import noise_std
 from gag_fast.attribution.processing import Processing, accumulate, min_max, saliency
 from gag_fast.attribution.registry import Recipe
@@ -35,7 +35,7 @@ def explain_as(
     methods: Sequence[str] | Mapping[str, Recipe],
     how: Explanation,
     *,
-    image_ids: Sequence[int] | Tensor | None = None,
+    image_ids: ImageIds = None,
     engine: EngineOptions | None = None,
 ) -> dict[str, Any]:
     """Saliency maps by several methods.
@@ -46,7 +46,7 @@ def explain_as(
         targets: class or classes, None for the predicted ones.
         methods: names with suffixes, or name -> recipe.
         how: everything else that decides the maps.
-        image_ids: integers `[B]` that stand for the images in random numbers.
+        image_ids: what the images' random numbers hang on, see `inputs.as_keys`.
         engine: how a module's gradients are computed; not beside a source.
 
     Returns:

@@ -22,6 +22,7 @@ import torch
 
 from gag_fast._progress import Progress
 from gag_fast.attribution.explanation import Explanation
+from gag_fast.attribution.inputs import id_of_name
 from gag_fast.classifier import Classifier
 from gag_fast.experiments import maps
 from gag_fast.experiments.cases import CASES
@@ -130,6 +131,7 @@ def score_four(asked: Experiment, quiet: bool = False) -> dict[str, np.ndarray]:
                     n=asked.samples,
                     seed=asked.seed,
                     settings=asked.methods_settings,
+                    image_ids=[id_of_name(chunk.items[i].image) for i in good],
                 )
                 four = four_of(*made.values())
                 found = evaluate(classifier, images, four, targets, preset=asked.scoring)

@@ -23,7 +23,7 @@ from gag_fast.models import ModelSpec
 from gag_fast.runs.worker import Work
 
 FORMAT = 1
-LATER: dict[str, Any] = {}
+LATER: dict[str, Any] = {"image_ids": "pixels"}
 """Settings that came after format 1's first folders: what a folder without them was computed with.
 
 By their names as `differences` shows them ("preset.order"). So an older run is taken up and goes on
@@ -49,6 +49,7 @@ def settings_of(work: Work, spec: ModelSpec, dataset: Dataset, chunk: int) -> di
         "metrics": list(work.metrics),
         "preset": asdict(work.preset),
         **explaining(work.explanation),
+        "image_ids": work.image_ids,
         "batch_size": work.batch_size,
         "chunk": chunk,
         "device": work.device,

@@ -81,8 +81,8 @@ def opened(request: Request, quiet: bool = False) -> Iterator[Opened]:
         for note in dataset.notes:
             progress.note(note)
         onnx = _onnx(request, folder, loaded, progress)
-        resolved = (stored or {}).get("resolved", {})
-        with _worker(request, loaded, onnx, preset, device, resolved) as worker:
+        choices = _Choices.of(stored)
+        with _worker(request, loaded, onnx, preset, device, choices) as worker:
             size = chunk_size(len(dataset), device, request.chunk)
             mark = _settled(folder, stored, worker, dataset, size, progress)
             chunks = cut(dataset, size)
@@ -102,6 +102,33 @@ def _dataset(request: Request, spec: ModelSpec) -> Dataset:
     return dataset.first(request.limit)
 
 
+@dataclass(frozen=True)
+class _Choices:
+    """What a start that goes on takes from the first one.
+
+    The batch size and the number of threads decide the last bits of a gradient, and a machine may
+    offer others now; images had their noise by another rule once.
+    """
+
+    batch_size: int | None = None
+    score_batch: int | None = None
+    threads: int | None = None
+    image_ids: str = "name"
+
+    @classmethod
+    def of(cls, stored: Mapping[str, Any] | None) -> _Choices:
+        """Those of a manifest; None: all still to be made."""
+        if stored is None:
+            return cls()
+        resolved = stored.get("resolved", {})
+        return cls(
+            batch_size=resolved.get("batch_size"),
+            score_batch=resolved.get("score_batch"),
+            threads=resolved.get("threads"),
+            image_ids=manifest.completed(stored["settings"])["image_ids"],
+        )
+
+
 @contextmanager
 def _worker(
     request: Request,
@@ -109,24 +136,20 @@ def _worker(
     onnx: Path,
     preset: Preset,
     device: str,
-    resolved: Mapping[str, Any],
+    choices: _Choices,
 ) -> Iterator[Worker]:
-    """The worker of this process, with every choice made that was left open.
-
-    A start that goes on takes the choices of the first one (`resolved`): the batch size and the
-    number of threads decide the last bits of a gradient, and a machine may offer others now.
-    """
+    """The worker of this process, with every choice made that was left open."""
     module, spec = loaded
-    threads = resolved.get("threads") or torch.get_num_threads()
+    threads = choices.threads or torch.get_num_threads()
     set_threads(threads)
     classifier = Classifier(
         onnx,
         providers=request.providers,
-        batch_size=resolved.get("score_batch"),
+        batch_size=choices.score_batch,
         threads=threads,
     )
     _check_fit(classifier, spec, onnx)
-    batch_size = request.batch_size or resolved.get("batch_size")
+    batch_size = request.batch_size or choices.batch_size
     with source_of(module, device, batch_size) as source:
         work = Work(
             model=request.model,
@@ -136,6 +159,7 @@ def _worker(
             metrics=tuple(request.metrics),
             preset=preset,
             explanation=request.explanation,
+            image_ids=choices.image_ids,
             batch_size=batch_size or source.batch_size(_blank(spec, device)),
             score_batch=classifier.batch_size,
             device=device,

@@ -27,6 +27,7 @@ def schema_of(chosen: Iterable[Measure] = ()) -> pa.Schema:
             pa.field("status", pa.string(), nullable=False),  # ok, failed
             pa.field("error", pa.string()),  # why it failed
             pa.field("seed", pa.int64()),
+            pa.field("image_id", pa.int64()),  # explain(..., image_ids=[it]) meets the same noise
             pa.field("chunk", pa.int32()),
             pa.field("decode_seconds", pa.float32()),  # of this image
             pa.field("explain_seconds", pa.float32()),  # of the chunk, divided by its rows

@@ -17,6 +17,7 @@ from gag_fast._errors import GagFastError, first_line
 from gag_fast.attribution.explaining import explain_as
 from gag_fast.attribution.explanation import Explanation
 from gag_fast.attribution.gradients import GradientEngine
+from gag_fast.attribution.inputs import BY_PIXELS, as_keys, id_of_name
 from gag_fast.attribution.source import GradientSource
 from gag_fast.classifier import Classifier
 from gag_fast.images import normalise
@@ -40,6 +41,8 @@ class Work:
         metrics: names that `evaluate` takes.
         preset: the scoring preset.
         explanation: how to explain.
+        image_ids: whence an image's random numbers: from its "name" in the data set or, in folders
+            that were begun before, from its "pixels".
         batch_size: modified images in one backward pass; None: the engine's choice.
         score_batch: images in one forward pass of the classifier, None for its choice.
         device: of the gradients, "cpu" or "cuda".
@@ -55,6 +58,7 @@ class Work:
     metrics: tuple[str, ...]
     preset: Preset
     explanation: Explanation = field(default_factory=Explanation)
+    image_ids: str = "name"
     batch_size: int | None = None
     score_batch: int | None = None
     device: str = "cpu"
@@ -71,6 +75,7 @@ class Explained:
     decoded: list[Decoded]
     images: torch.Tensor
     targets: torch.Tensor
+    ids: torch.Tensor
     maps: dict[str, torch.Tensor]
     errors: dict[str, str]
     seconds: float
@@ -123,23 +128,24 @@ class Worker:
         set_threads(work.threads)  # the setting belongs to a thread, and this may be a new one
         images = self._images(decoded)
         targets = self._targets(chunk, images)
+        ids = self._ids(chunk, images)
         maps: dict[str, torch.Tensor] = {}
         errors: dict[str, str] = {}
         try:
-            maps = dict(self._explain(images, targets, work.methods))
+            maps = dict(self._explain(images, targets, work.methods, ids))
         except (ValueError, TypeError) as error:
             raise MethodError(str(error)) from error
         except RuntimeError as first:
             # Out of memory, or one method's fault: the others may well work alone.
             for method in work.methods:
                 try:
-                    maps.update(self._explain(images, targets, (method,)))
+                    maps.update(self._explain(images, targets, (method,), ids))
                 except RuntimeError as error:
                     errors[method] = first_line(error)
             if not maps and len(work.methods) == 1:
                 errors[work.methods[0]] = first_line(first)
         seconds = time.perf_counter() - begin
-        return Explained(chunk, list(decoded), images, targets, maps, errors, seconds)
+        return Explained(chunk, list(decoded), images, targets, ids, maps, errors, seconds)
 
     def score(self, explained: Explained) -> Scored:
         """The chunk's rows: every (image, method) has one, whatever happened to it."""
@@ -173,6 +179,7 @@ class Worker:
                     "method": method,
                     "target": item.target,
                     "seed": self.work.explanation.seed,
+                    "image_id": int(explained.ids[i]),
                     "chunk": explained.chunk.index,
                     "decode_seconds": decoded.seconds,
                     "explain_seconds": explained.seconds / count,
@@ -218,10 +225,21 @@ class Worker:
             [p if g is None else g for g, p in zip(given, predicted)], device=images.device
         )
 
+    def _ids(self, chunk: Chunk, images: torch.Tensor) -> torch.Tensor:
+        """What the images' random numbers hang on, int64 `[B]`."""
+        if self.work.image_ids == BY_PIXELS:
+            return as_keys(BY_PIXELS, images)
+        return torch.tensor([id_of_name(item.image) for item in chunk.items])
+
     def _explain(
-        self, images: torch.Tensor, targets: torch.Tensor, methods: tuple[str, ...]
+        self,
+        images: torch.Tensor,
+        targets: torch.Tensor,
+        methods: tuple[str, ...],
+        ids: torch.Tensor,
     ) -> Mapping[str, torch.Tensor]:
-        return explain_as(self.source, images, targets, methods, self.work.explanation)
+        how = self.work.explanation
+        return explain_as(self.source, images, targets, methods, how, image_ids=ids)
 
     def _evaluate(self, explained: Explained, maps: torch.Tensor) -> Scores | None:
         masks = None

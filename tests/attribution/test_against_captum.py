@@ -61,7 +61,8 @@ def test_noise_tunnel(architecture, kind, monkeypatch):
     model, x, targets = architecture
     n, noise, seed = 3, 0.15, 3
     std = (noise * (x.amax((1, 2, 3)) - x.amin((1, 2, 3)))).float()
-    noisy = ops.gaussian_noise(x, ops.image_keys(x), std, seed=seed, first_sample=0, samples=n)
+    keys = torch.zeros(len(x), dtype=torch.int64)
+    noisy = ops.gaussian_noise(x, keys, std, seed=seed, first_sample=0, samples=n)
     monkeypatch.setattr(
         attr.NoiseTunnel,
         "_add_noise_to_input",

@@ -42,7 +42,8 @@ def gradients(model, points, targets):
 
 def noisy(x, n, noise, seed):
     std = (noise * (x.amax((1, 2, 3)) - x.amin((1, 2, 3)))).float()
-    return ops.gaussian_noise(x, ops.image_keys(x), std, seed=seed, first_sample=0, samples=n)
+    keys = torch.zeros(len(x), dtype=torch.int64)
+    return ops.gaussian_noise(x, keys, std, seed=seed, first_sample=0, samples=n)
 
 
 def minmax(maps):
@@ -221,8 +222,11 @@ def test_not_on_memory_format_grad_or_inference_mode(model, batch):
 def test_seed_and_image_ids_decide_the_noise(model, batch):
     first = gag_fast.explain(model, batch, n=3, seed=0)
     assert not torch.equal(gag_fast.explain(model, batch, n=3, seed=1), first)
-    ids = ops.image_keys(batch)
-    assert torch.equal(gag_fast.explain(model, batch, n=3, image_ids=ids), first)
+    assert torch.equal(gag_fast.explain(model, batch, n=3, image_ids=[0] * 5), first)
+    ids, by_pixels = ops.image_keys(batch), {"n": 3, "image_ids": "pixels"}
+    found = gag_fast.explain(model, batch, **by_pixels)
+    assert torch.equal(gag_fast.explain(model, batch, n=3, image_ids=ids), found)
+    assert not torch.equal(found, first)
     assert not torch.equal(gag_fast.explain(model, batch, n=3, image_ids=[1, 2, 3, 4, 5]), first)
     same = gag_fast.explain(model, batch[:1].expand(2, -1, -1, -1), n=3, image_ids=[1, 2])
     assert not torch.equal(same[0], same[1])
@@ -306,7 +310,11 @@ def test_official_settings(model, name):
         ({"p": [15, 85]}, TypeError, "must be one percent"),
         ({"noise": -0.1}, ValueError, "noise must be finite and not negative, got -0.1"),
         ({"noise": "a"}, TypeError, "noise must be a number"),
-        ({"targets": [1, 2]}, ValueError, "one for each of 5 images"),
+        (
+            {"targets": [1, 2]},
+            ValueError,
+            "targets must be one class, or .5. for 5 images",
+        ),
         ({"targets": 7}, ValueError, "target 7 is not one of the model's 7 classes"),
         ({"targets": -1}, ValueError, "target -1 is not one of the model's 7 classes"),
         ({"targets": 1.0}, TypeError, "targets must be integers"),
@@ -321,6 +329,7 @@ def test_official_settings(model, name):
         ({"channels": "mean"}, ValueError, "channels"),
         ({"score": "prob"}, ValueError, "score must be one of logit, nll"),
         ({"image_ids": [1]}, ValueError, "image_ids must be 5 integers"),
+        ({"image_ids": "names"}, ValueError, "integers, None or \"pixels\", got 'names'"),
     ],
 )
 def test_errors_name_what_was_received(model, batch, options, error, words):
@@ -335,7 +344,7 @@ def test_errors_name_what_was_received(model, batch, options, error, words):
         (torch.zeros(3, 8, 8), ValueError, r"images must be \[B,C,H,W\]"),
         (torch.zeros(0, 3, 8, 8), ValueError, "no empty axis"),
         (torch.zeros(1, 3, 8, 8, dtype=torch.uint8), TypeError, "floating point"),
-        ([1, 2], TypeError, "images must be a tensor or an array, got a list"),
+        ([1, 2], TypeError, "images must be a torch tensor or a NumPy array, got a list"),
         (torch.full((2, 3, 8, 8), torch.nan), ValueError, r"images\[0\] has values that are not"),
     ],
 )

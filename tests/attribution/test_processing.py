@@ -27,7 +27,6 @@ def samples(model64, pair, modification, n):
     """Gradients and path elements of one modification, [B,n,C,H,W] each."""
     from functools import partial
 
-    from gag_fast import ops
     from gag_fast.attribution.gradients import GradientEngine
     from gag_fast.attribution.noise import noise_std
     from gag_fast.attribution.source import at_points
@@ -36,7 +35,7 @@ def samples(model64, pair, modification, n):
         job = Job(
             images=pair,
             rows=slice(0, len(pair)),
-            keys=ops.image_keys(pair),
+            keys=torch.zeros(len(pair), dtype=torch.int64),
             gradient=partial(at_points, engine, targets=torch.tensor([1, 2])),
             n=n,
             at_once=n,
@@ -159,9 +158,8 @@ def test_shares_that_do_not_fit(shares):
 def test_reversed_methods(model64, pair):
     names = ["smoothgrad", "smoothgrad/R", "guided_backprop", "guided_backprop/R"]
     found = gag_fast.explain_many(model64, pair, 1, names, n=4, settings="official:isic")
-    from gag_fast import ops
 
-    keys = ops.image_keys(pair)
+    keys = torch.zeros(len(pair), dtype=torch.int64)
     assert torch.equal(found["smoothgrad/R"], reverse_maps(found["smoothgrad"], 0.02, 0.3, keys))
     assert torch.equal(
         found["guided_backprop/R"], reverse_maps(found["guided_backprop"], 0.005, 0.1, keys)

@@ -12,6 +12,7 @@ from PIL import Image
 
 from gag_fast import _run_files as files
 from gag_fast.attribution.explanation import Explanation
+from gag_fast.attribution.inputs import id_of_name
 from gag_fast.report.command import report
 from gag_fast.report.reading import ReportError, read_run
 from gag_fast.runs.folder import RunError, RunFolder
@@ -248,6 +249,9 @@ def test_a_run_of_the_first_version_is_taken_up(tmp_path, monkeypatch):
     assert list(after) == ["part-000000.parquet", "part-000001.parquet"]
     assert after["part-000000.parquet"] == before["part-000000.parquet"]
     assert rows(tmp_path / "run").num_rows == 8
+    # Its images meet their noise by the rule of that time, a hash of the pixels.
+    for row in pq.read_table(tmp_path / "run" / "results" / "part-000001.parquet").to_pylist():
+        assert row["image_id"] not in (0, id_of_name(row["image"]))
     assert len(read_run(tmp_path / "run").images) == 4
     with pytest.raises(RunError, match=r"seed: 0 in the folder, 1 now"):
         run(Request(**{**vars(request), "explanation": Explanation(n=3, seed=1)}), quiet=True)

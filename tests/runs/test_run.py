@@ -53,7 +53,11 @@ def test_the_figures_are_those_of_the_library(photos, start, onnx):
     images = torch.stack([preprocess(load_image(i.path), spec.preprocessing) for i in items])
     targets = torch.tensor([i.target for i in items])
     clf = gag_fast.Classifier(onnx, "cpu")
-    maps = gag_fast.explain(module, images, targets, "guided_absgrad", n=3, seed=3)
+    ids = {r["image"]: r["image_id"] for r in RunFolder(out).read().to_pylist()}
+    assert len(set(ids.values())) == 4
+    maps = gag_fast.explain(
+        module, images, targets, n=3, seed=3, image_ids=[ids[i.image] for i in items]
+    )
     expected = gag_fast.evaluate(clf, images, maps, targets, preset="official")
     probabilities = clf(images)
     by_image = {r["image"]: r for r in rows(out).to_pylist() if r["method"] == "guided_absgrad"}
@@ -322,10 +326,10 @@ def test_failures_are_tried_again_when_asked_for(photos, start):
 def test_a_method_that_fails_leaves_the_others_their_rows(photos, start, monkeypatch):
     explain = worker_module.explain_as
 
-    def broken(model, images, targets, methods, *how):
+    def broken(model, images, targets, methods, *how, **ids):
         if "vanilla" in methods:
             raise RuntimeError("CUDA out of memory\nand much more")
-        return explain(model, images, targets, methods, *how)
+        return explain(model, images, targets, methods, *how, **ids)
 
     monkeypatch.setattr(worker_module, "explain_as", broken)
     summary = start(photos(4))
