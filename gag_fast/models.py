@@ -99,6 +99,7 @@ class ModelSpec:
     labels: tuple[str, ...] | None = None
     weights: str = "unknown"
     weights_sha256: str = ""
+    score: str | None = None
 
 
 def model_names() -> list[str]:

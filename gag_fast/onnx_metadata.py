@@ -13,9 +13,9 @@ from typing import Any
 
 from gag_fast._errors import ClassifierError
 from gag_fast.models import ModelSpec, Preprocessing
+from gag_fast.scores import SCORES
 
 FORMAT = 1
-SCORES = ("logits", "probabilities")
 
 
 def encode(spec: ModelSpec, score: str) -> dict[str, str]:

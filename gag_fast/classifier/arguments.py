@@ -12,7 +12,6 @@ from torch import Tensor
 
 from gag_fast._errors import ClassifierError
 from gag_fast._inputs import as_images
-from gag_fast.onnx_metadata import SCORES
 
 
 def checked_images(images: Any, channels: int | None, size: tuple[int, int] | None) -> Tensor:
@@ -39,12 +38,6 @@ def checked_colours(
     if any(s <= 0 for s in std):
         raise ClassifierError(f"std must be positive, got {std}")
     return tuple(map(float, mean)), tuple(map(float, std))
-
-
-def check_score(score: str | None) -> None:
-    """What a model gives."""
-    if score not in (None, *SCORES):
-        raise ClassifierError(f"score must be one of {', '.join(SCORES)}, got {score!r}")
 
 
 def checked_threads(threads: int | None) -> int:

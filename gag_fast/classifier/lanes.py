@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from gag_fast._errors import ClassifierError
+from gag_fast.scores import scores_of
 
 L = TypeVar("L")
 Shape = tuple[int, int, int]
@@ -110,12 +110,7 @@ class _CallableLane(Lane):
 
     def run(self, rows: int) -> Tensor:
         # Always the whole buffer: some of torch's kernels round differently for another batch size.
-        scores = torch.as_tensor(self.function(self.buffer))  # type: ignore[arg-type]
-        if scores.ndim != 2 or scores.shape[0] != self.buffer.shape[0]:
-            raise ClassifierError(
-                f"the classifier must give [B, K], got {list(scores.shape)} for a batch of "
-                f"{self.buffer.shape[0]}"
-            )
+        scores = scores_of(self.function(self.buffer), len(self.buffer))
         return scores[:rows].to(self.buffer.device, torch.float32)
 
 
@@ -124,13 +119,15 @@ class TorchModule:
 
     def __init__(self, module: nn.Module) -> None:
         self.module = module
+        weights = (p for p in module.parameters() if p.is_floating_point())
+        self.dtype = next((p.dtype for p in weights), torch.float32)
 
     def __call__(self, images: Tensor) -> Tensor:
-        """The module's output for images [B, C, H, W]."""
+        """The module's scores for images [B, C, H, W], in the dtype of its weights."""
         training = [part for part in self.module.modules() if part.training]
         self.module.eval()
         try:
-            return self.module(images)
+            return scores_of(self.module(images.to(self.dtype)), len(images))
         finally:
             for part in training:
                 part.training = True

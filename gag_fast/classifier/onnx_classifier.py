@@ -5,11 +5,10 @@ clf = Classifier("model.onnx")     # probabilities = clf(images)
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,15 +21,13 @@ from gag_fast._errors import ClassifierError
 from gag_fast.classifier import batch_size as batch_sizes
 from gag_fast.classifier import opening
 from gag_fast.classifier.arguments import (
-    check_score,
     checked_batch_size,
     checked_colours,
     checked_images,
     checked_threads,
 )
+from gag_fast.classifier.foreign import Wanted
 from gag_fast.classifier.lanes import (
-    Backend,
-    CallableBackend,
     Collect,
     Fill,
     Lane,
@@ -38,8 +35,10 @@ from gag_fast.classifier.lanes import (
     TorchModule,
     image_shape,
 )
+from gag_fast.classifier.opening import Facts, Opened
 from gag_fast.classifier.providers import Providers
 from gag_fast.models import IMAGENET_MEAN, IMAGENET_STD, ModelSpec, Preprocessing
+from gag_fast.scores import Reading, check_score, read
 
 log = logging.getLogger("gag_fast")
 Images = TypeVar("Images", Tensor, np.ndarray)
@@ -49,7 +48,8 @@ class Classifier:
     """Class probabilities of images, in batches, through ONNX Runtime.
 
     Args:
-        path: an .onnx file with one float32 input [B, C, H, W] and one output [B, K].
+        source: an .onnx file with one input of images, [B, C, H, W] or [B, H, W, C], float32,
+            float16 or uint8 pixels, and an output [B, K] or [B]; or what `opening` opened.
         providers: None: the best that works (CUDA, else CPU), said in `providers` and in the log.
             "cpu", "cuda", "tensorrt", "openvino", ONNX Runtime's own names, or a list of names and
             (name, options) pairs: that one or an error.
@@ -58,8 +58,9 @@ class Classifier:
         threads: CPU threads; None: torch's number. Each runs forward passes of its own.
         mean: per channel, in [0, 1] pixel units, where the file's metadata has none.
         std: likewise.
-        score: what the output is, "logits" or "probabilities", where the metadata does not say
-            (default "logits").
+        score: what the output is, "logits", "probabilities" or "sigmoid" (see `gag_fast.scores`);
+            None: what the metadata says, else what the first images show.
+        output: name of the output that holds the scores, where there are several.
         device: CUDA device index.
         precision: what the passes compute in, "f32", "fp16" or "bf16" (openvino and tensorrt);
             inputs and outputs stay float32. Less than float32 changes the scores.
@@ -78,7 +79,7 @@ class Classifier:
         channels: C, or None where the file leaves it open.
         input_size: side of the square input in pixels, or None where the file leaves it open.
         preprocessing, labels, mean, std: of the model it was exported from, or None.
-        score: "logits" or "probabilities".
+        score: "logits", "probabilities" or "sigmoid"; None until the first images have shown it.
         fixed_batch: the file's batch size where it is not dynamic, else None.
 
     Raises:
@@ -87,7 +88,7 @@ class Classifier:
 
     def __init__(
         self,
-        path: str | os.PathLike[str],
+        source: str | os.PathLike[str] | Opened,
         providers: str | Providers | None = None,
         batch_size: int | None = None,
         *,
@@ -95,6 +96,7 @@ class Classifier:
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
         score: str | None = None,
+        output: str | None = None,
         device: int = 0,
         precision: str = "f32",
         fp16: bool = False,
@@ -103,64 +105,94 @@ class Classifier:
         prefer_nhwc: bool = False,
         conv_search: str = "EXHAUSTIVE",
     ) -> None:
-        path = Path(path)
-        if not path.is_file():
-            raise ClassifierError(f"there is no file {path}")
-        options = {
-            "tf32": tf32,
-            "cuda_graph": cuda_graph,
-            "prefer_nhwc": prefer_nhwc,
-            "conv_search": conv_search,
-            "precision": "fp16" if fp16 else precision,
-            "fp16": fp16 or precision == "fp16",
-        }
-        threads = checked_threads(threads)
-        opened = opening.open_classifier(path, providers, threads, device, options)
-        facts = opened.facts
-        self._start(opened.backend, opened.providers, facts.channels, facts.size, facts.classes)
-        self.path: Path | None = path
-        self.fixed_batch = facts.fixed_batch
-        self._read_metadata(facts.metadata, mean, std, score)
-        self._batch_size = checked_batch_size(batch_size, facts.fixed_batch, path)
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
-        self._cache_key = " ".join(
-            map(str, (digest, *opened.key, threads, *(f"{k}={v}" for k, v in options.items())))
-        )
-        if self.fixed_batch is not None:
-            log.warning(
-                "%s has a fixed batch of %d: it works, slower than one exported with a dynamic "
-                "batch",
-                path.name,
-                self.fixed_batch,
+        check_score(score)
+        if isinstance(source, Opened):
+            opened = source
+        else:
+            options = {
+                "tf32": tf32,
+                "cuda_graph": cuda_graph,
+                "prefer_nhwc": prefer_nhwc,
+                "conv_search": conv_search,
+                "precision": "fp16" if fp16 else precision,
+                "fp16": fp16 or precision == "fp16",
+            }
+            opened = opening.open_classifier(
+                Path(source),
+                providers,
+                checked_threads(threads),
+                device,
+                options,
+                Wanted(output, mean, std),
             )
-        log.info("%s runs on %s", path.name, self.providers[0])
+        facts = opened.facts
+        self.backend, self.providers, self.path = opened.backend, opened.providers, opened.path
+        self.channels, self._size, self.fixed_batch = facts.channels, facts.size, facts.fixed_batch
+        self._raw_classes = facts.classes
+        self._cache_key = " ".join(opened.key)
+        self._lanes: tuple[int, Shape, list[Lane]] | None = None
+        self._lock = threading.RLock()
+        self._reading_lock = threading.Lock()
+        self._warned = False
+        self.rates: dict[int, float] = {}
+        found = self._metadata(facts)
+        spec = opened.spec if found is None else found[0]
+        self.preprocessing: Preprocessing | None = None if spec is None else spec.preprocessing
+        self.labels: tuple[str, ...] | None = None if spec is None else spec.labels
+        self.weights_sha256 = "" if spec is None else spec.weights_sha256
+        self.mean, self.std = checked_colours(mean, std, self.channels)
+        if self.preprocessing is not None:
+            self.mean, self.std = self.preprocessing.mean, self.preprocessing.std
+        self._declared = score if found is None else found[1]
+        if found is not None and score not in (None, found[1]):
+            raise ClassifierError(
+                f"{self.path} says its scores are {found[1]}, got score={score!r}"
+            )
+        self._reading: Reading | None = None
+        self._batch_size = checked_batch_size(batch_size, facts.fixed_batch, self.path)
+        if self.path is not None:
+            if self.fixed_batch is not None:
+                log.warning(
+                    "%s has a fixed batch of %d: it works, slower than one exported with a dynamic "
+                    "batch",
+                    self.path.name,
+                    self.fixed_batch,
+                )
+            log.info("%s runs on %s", self.path.name, self.providers[0])
+
+    def _metadata(self, facts: Facts) -> tuple[ModelSpec, str] | None:
+        if facts.classes is None:
+            return None
+        return onnx_metadata.decode(facts.metadata, max(2, facts.classes), str(self.path))
 
     @classmethod
     def from_torch(
-        cls, module: nn.Module, spec: ModelSpec | None = None, batch_size: int = 16
+        cls,
+        module: nn.Module,
+        spec: ModelSpec | None = None,
+        batch_size: int = 16,
+        *,
+        score: str | None = None,
     ) -> Classifier:
-        """A torch module giving logits, run in eval mode on the device of its parameters.
+        """A torch module, run in eval mode on the device of its parameters.
 
         Args:
-            module: takes images [B, C, H, W] and gives logits [B, K].
+            module: takes images [B, C, H, W] and gives scores [B, K], as `scores.scores_of` finds
+                them in its output.
             spec: its preprocessing and labels, as `load_model` returns them; without it the
                 images are taken to be normalised with ImageNet's mean and std.
             batch_size: images in a forward pass.
+            score: as for a file.
         """
         parameter = next(module.parameters(), None)
         device = torch.device("cpu") if parameter is None else parameter.device
-        clf = cls.from_callable(
-            TorchModule(module),
-            num_classes=None if spec is None else spec.num_classes,
-            input_size=None if spec is None else spec.preprocessing.size,
-            batch_size=batch_size,
-            device=device,
+        size = None if spec is None else (spec.preprocessing.size,) * 2
+        opened = opening.opened_callable(
+            TorchModule(module), f"torch:{device.type}", device, None, size, spec
         )
-        clf.providers = (f"torch:{device.type}",)
-        if spec is not None:
-            clf.preprocessing, clf.labels = spec.preprocessing, spec.labels
-            clf.mean, clf.std = spec.preprocessing.mean, spec.preprocessing.std
-        return clf
+        if score is None and spec is not None:
+            score = spec.score
+        return cls(opened, batch_size=batch_size, score=score)
 
     @classmethod
     def from_callable(
@@ -171,7 +203,7 @@ class Classifier:
         input_size: int | None = None,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
-        score: str = "logits",
+        score: str | None = None,
         labels: Sequence[str] | None = None,
         batch_size: int = 16,
         device: str | torch.device = "cpu",
@@ -181,50 +213,23 @@ class Classifier:
         The function gets a tensor that is overwritten after it returns, always of the full batch:
         rows beyond the last image hold older ones.
         """
-        clf = cls.__new__(cls)
-        backend = CallableBackend(function, torch.device(device))
-        clf._start(backend, ("callable",), None, input_size, num_classes)
-        clf.path, clf.fixed_batch, clf._cache_key = None, None, ""
-        clf._read_metadata({}, mean, std, score)
+        size = None if input_size is None else (input_size, input_size)
+        opened = opening.opened_callable(
+            function, "callable", torch.device(device), num_classes, size
+        )
+        clf = cls(opened, batch_size=batch_size, mean=mean, std=std, score=score)
         clf.labels = None if labels is None else tuple(labels)
-        clf._batch_size = checked_batch_size(batch_size, None, None)
         return clf
 
-    def _start(
-        self,
-        backend: Backend,
-        providers: tuple[str, ...],
-        channels: int | None,
-        size: tuple[int, int] | int | None,
-        num_classes: int | None,
-    ) -> None:
-        self.backend, self.providers = backend, providers
-        self.channels, self.num_classes = channels, num_classes
-        self._size = (size, size) if isinstance(size, int) else size
-        self._lanes: tuple[int, Shape, list[Lane]] | None = None
-        self._lock = threading.RLock()
-        self._warned = False
-        self.rates: dict[int, float] = {}
+    @property
+    def score(self) -> str | None:
+        """What the output is: one of `scores.SCORES`, or None while nothing has shown it."""
+        return self._declared if self._reading is None else self._reading.kind
 
-    def _read_metadata(
-        self,
-        metadata: Mapping[str, str],
-        mean: Sequence[float] | None,
-        std: Sequence[float] | None,
-        score: str | None,
-    ) -> None:
-        check_score(score)
-        self.preprocessing: Preprocessing | None = None
-        self.labels: tuple[str, ...] | None = None
-        self.mean, self.std = checked_colours(mean, std, self.channels)
-        self.score = score or "logits"
-        if self.num_classes is None:
-            return
-        found = onnx_metadata.decode(metadata, self.num_classes, str(self.path))
-        if found is not None:
-            spec, self.score = found
-            self.preprocessing, self.labels = spec.preprocessing, spec.labels
-            self.mean, self.std = spec.preprocessing.mean, spec.preprocessing.std
+    @property
+    def num_classes(self) -> int | None:
+        """K, two for a single output; None until a function without `num_classes` has run once."""
+        return None if self._raw_classes is None else max(2, self._raw_classes)
 
     @property
     def input_size(self) -> int | None:
@@ -300,8 +305,26 @@ class Classifier:
         return out.to(images.device)
 
     def probabilities(self, scores: Tensor) -> Tensor:
-        """Raw scores [N, K] as probabilities."""
-        return scores.softmax(dim=1) if self.score == "logits" else scores
+        """Raw scores [N, K] as probabilities; the first ones show of what kind they are."""
+        with self._reading_lock:
+            if self._reading is None:
+                self._reading = read(scores, self._declared, self._far_away)
+                name = self.path.name if self.path else self.providers[0]
+                log.info("%s: the scores are read as %s", name, self._reading)
+        return self._reading.probabilities(scores)
+
+    def _far_away(self) -> Tensor:
+        """Raw scores of images far from any real one, through a lane of its own."""
+        assert self._lanes is not None  # scores came through one
+        lane = self.backend.open(*self._lanes[:2])[0]
+        noise = torch.Generator().manual_seed(0)
+        values = torch.randn(lane.buffer.shape[1:], generator=noise)
+        raw = []
+        for factor in (30.0, -30.0):
+            lane.buffer.copy_((values * factor).expand_as(lane.buffer))
+            with torch.inference_mode():
+                raw.append(lane.run(1).clone())
+        return torch.cat(raw)
 
     def drive(self, jobs: int, shape: Shape, fill: Fill, collect: Collect) -> None:
         """Runs batches through the classifier: see `backends.Backend.drive`."""
@@ -314,14 +337,14 @@ class Classifier:
 
     def classes(self, images: Tensor) -> int:
         """K; found with one forward pass where nothing said it yet."""
-        if self.num_classes is None:
+        if self._raw_classes is None:
 
             def fill(buffer: Tensor, job: int) -> int:
                 buffer[:1].copy_(images[:1])
                 return 1
 
             def collect(scores: Tensor, job: int) -> None:
-                self.num_classes = scores.shape[1]
+                self._raw_classes = scores.shape[1]
 
             self.drive(1, image_shape(images), fill, collect)
         assert self.num_classes is not None
@@ -338,7 +361,8 @@ class Classifier:
     def __repr__(self) -> str:
         """Provider, classes and size."""
         name = self.path.name if self.path else self.providers[0]
+        read_as = self._reading or self._declared or "scores of a kind not seen yet"
         return (
             f"Classifier({name}, {self.providers[0]}, {self.num_classes} classes, "
-            f"input {self.input_size or 'any'})"
+            f"input {self.input_size or 'any'}, {read_as})"
         )

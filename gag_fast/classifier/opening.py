@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import hashlib
 import logging
 import platform
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,8 @@ import torch
 
 from gag_fast._errors import ClassifierError, first_line
 from gag_fast._files import cache_folder, native_source
-from gag_fast.classifier.lanes import Backend
+from gag_fast.classifier.foreign import Wanted, adapted
+from gag_fast.classifier.lanes import Backend, CallableBackend
 from gag_fast.classifier.openvino import OPENVINO, PRECISIONS, open_openvino
 from gag_fast.classifier.providers import (
     CPU,
@@ -29,6 +31,7 @@ from gag_fast.classifier.providers import (
     with_defaults,
 )
 from gag_fast.classifier.sessions import CpuSession, CudaSession, uncaptured
+from gag_fast.models import ModelSpec
 
 log = logging.getLogger("gag_fast")
 
@@ -95,14 +98,14 @@ class Facts:
     Attributes:
         channels: C, or None where it is open.
         size: (H, W), or None where either is open.
-        classes: K.
+        classes: K, or None where only a pass can tell.
         fixed_batch: the batch size, or None where it is dynamic.
         metadata: its metadata_props.
     """
 
     channels: int | None
     size: tuple[int, int] | None
-    classes: int
+    classes: int | None
     fixed_batch: int | None
     metadata: dict[str, str]
 
@@ -115,13 +118,30 @@ class Opened:
         backend: drives it.
         providers: what ONNX Runtime really gave, first first.
         facts: of the file.
-        key: version and device, what a measured batch size depends on beside the model.
+        key: what a measured batch size depends on: file, version, device, options.
+        path: the file, or None.
+        spec: what is known of the model where no metadata says it.
     """
 
     backend: Backend
     providers: tuple[str, ...]
     facts: Facts
-    key: tuple[str, ...]
+    key: tuple[str, ...] = ()
+    path: Path | None = None
+    spec: ModelSpec | None = None
+
+
+def opened_callable(
+    function: Callable[[torch.Tensor], object],
+    name: str,
+    device: torch.device,
+    classes: int | None,
+    size: tuple[int, int] | None,
+    spec: ModelSpec | None = None,
+) -> Opened:
+    """A function of a batch of images, ready to run."""
+    facts = Facts(None, size, classes, None, {})
+    return Opened(CallableBackend(function, device), (name,), facts, spec=spec)
 
 
 DEFAULTS: dict[str, Any] = {
@@ -161,12 +181,17 @@ def open_on(
     threads: int,
     device: int,
     options: Mapping[str, Any],
+    wanted: Wanted | None = None,
 ) -> Session:
     """Loads a file on the providers asked for; None: CUDA where it works, else the CPU.
+
+    With `wanted` it is a classifier, brought to the plain form (see `foreign`).
 
     Raises:
         ClassifierError: in one line, with the fix where there is one.
     """
+    if not path.is_file():
+        raise ClassifierError(f"there is no file {path}")
     if providers is not None:
         chosen = provider_list(providers)
     elif (reason := why_not(CUDA)) is None:
@@ -176,7 +201,10 @@ def open_on(
         chosen = [(CPU, {})]
     check_precision(chosen[0][0], options["precision"])
     convert = options["fp16"] and chosen[0][0] != OPENVINO  # which has fp16 of its own
-    model: str | bytes = as_float16(path) if convert else native_source(path)
+    plain = None if wanted is None else adapted(path, wanted)
+    model: str | bytes = plain or native_source(path)
+    if convert:
+        model = as_float16(model, path.name)
     try:
         return _open(path, model, chosen, threads, device, options)
     except ClassifierError as error:
@@ -192,17 +220,22 @@ def open_classifier(
     threads: int,
     device: int,
     options: Mapping[str, Any],
+    wanted: Wanted,
 ) -> Opened:
     """A classifier's file, loaded as `open_on` does, with a backend that drives its lanes."""
-    opened = open_on(path, providers, threads, device, options)
+    opened = open_on(path, providers, threads, device, options, wanted)
     facts = _facts(opened.session, path.name)
+    classes = facts.classes or 0
     backend: Backend
     if opened.stream is not None:
-        backend = CudaSession(opened.session, facts.classes, opened.stream)
+        backend = CudaSession(opened.session, classes, opened.stream)
     else:
         whole = facts.fixed_batch is not None
-        backend = CpuSession(opened.session, threads, facts.classes, whole)
-    return Opened(backend, opened.providers, facts, opened.key)
+        backend = CpuSession(opened.session, threads, classes, whole)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    settings = (f"{k}={v}" for k, v in options.items())
+    key = (digest, *opened.key, str(threads), *settings)
+    return Opened(backend, opened.providers, facts, key, path)
 
 
 def _open(
@@ -260,21 +293,9 @@ def check_precision(provider: str, precision: str) -> None:
 
 
 def _facts(session: Any, name: str) -> Facts:
-    """Reads and checks the graph's signature."""
-    inputs, outputs = session.get_inputs(), session.get_outputs()
-    if len(inputs) != 1 or len(outputs) != 1:
-        raise ClassifierError(
-            f"{name} must have one input and one output, it has "
-            f"{', '.join(i.name for i in inputs)} and {', '.join(o.name for o in outputs)}"
-        )
-    given, out = inputs[0], outputs[0]
-    if given.type != "tensor(float)" or len(given.shape) != 4:
-        raise ClassifierError(
-            f"{name} must take images float32 [B, C, H, W], it takes {given.type} {given.shape}"
-        )
+    """Reads the signature of a graph of the plain form (see `foreign`)."""
+    given, out = session.get_inputs()[0], session.get_outputs()[0]
     batch, channels, height, width = (d if isinstance(d, int) else None for d in given.shape)
-    if out.type != "tensor(float)":
-        raise ClassifierError(f"{name} must give float32 scores [B, K], it gives {out.type}")
     size = None if height is None or width is None else (height, width)
     classes = out.shape[1] if len(out.shape) == 2 and isinstance(out.shape[1], int) else None
     if classes is None:
@@ -295,18 +316,19 @@ def _facts(session: Any, name: str) -> Facts:
     return Facts(channels, size, classes, batch, dict(session.get_modelmeta().custom_metadata_map))
 
 
-def as_float16(path: Path) -> bytes:
+def as_float16(model: str | bytes, name: str) -> bytes:
     """The model computing in float16, with float32 inputs and outputs."""
     import onnx
     from onnxruntime.transformers.float16 import convert_float_to_float16
 
     try:
-        model = convert_float_to_float16(onnx.load(str(path)), keep_io_types=True)
+        loaded = onnx.load(model) if isinstance(model, str) else onnx.load_from_string(model)
+        converted = convert_float_to_float16(loaded, keep_io_types=True)
     except Exception as error:
         raise ClassifierError(
-            f"{path.name} cannot be converted to float16: {first_line(error)}"
+            f"{name} cannot be converted to float16: {first_line(error)}"
         ) from None
-    return model.SerializeToString()
+    return converted.SerializeToString()
 
 
 def engine_cache() -> Path | None:

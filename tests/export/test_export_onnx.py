@@ -186,7 +186,7 @@ def test_wrong_arguments(tmp_path):
     [
         ({"gag_fast.format": "99"}, "metadata format 99 is not 1"),
         ({"mean": "nonsense"}, "cannot be read"),
-        ({"score": "odds"}, "score must be one of logits, probabilities, got 'odds'"),
+        ({"score": "odds"}, "score must be one of logits, probabilities, sigmoid, got 'odds'"),
         ({"labels": '["a"]'}, "1 labels for 2 classes"),
         ({"std": None}, "lacks 'std'"),
     ],

@@ -18,6 +18,7 @@ ROOMS: dict[str, set[str]] = {
     "_files": set(),
     "_text": set(),
     "_inputs": set(),
+    "scores": set(),
     "models": set(),
     "presets": set(),
     "measures": set(),
@@ -83,7 +84,7 @@ ROOMS: dict[str, set[str]] = {
 }
 
 # What stands below every room and may be imported by each: nothing of the package is in them.
-GROUND = {"_blur", "_errors", "_files", "_inputs", "_text"}
+GROUND = {"_blur", "_errors", "_files", "_inputs", "_text", "scores"}
 
 
 def room_of(path: Path) -> str:

@@ -27,7 +27,13 @@ class Counting:
 
     def classifier(self):
         return Classifier.from_callable(
-            self, num_classes=2, input_size=24, mean=(0.5,) * 3, std=(0.25,) * 3, batch_size=1
+            self,
+            num_classes=2,
+            input_size=24,
+            mean=(0.5,) * 3,
+            std=(0.25,) * 3,
+            score="logits",
+            batch_size=1,
         )
 
 
