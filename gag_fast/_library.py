@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import platform
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import torch
 
 CPU_LIBRARY = "_gag_fast_cpu"
 CUDA_LIBRARY = "_gag_fast_cuda"
+FEATURES = ("avx2", "f16c", "avx512f", "avx512bw", "avx512dq", "avx512vl")
 
 
 def _find(name: str) -> Path | None:
@@ -59,6 +62,38 @@ cpu_library = _load_cpu()
 cuda_library, cuda_status = _load_cuda()
 
 
+def _facts() -> dict[str, Any]:
+    """What the build says of itself: the compiled module, or its file for other Pythons."""
+    try:
+        from gag_fast import _build_info
+    except ImportError:
+        return {**_written_facts(), "cpu_features": _cpu_features()}
+    return {**_build_info.build_info(), "cpu_features": _build_info.cpu_features()}
+
+
+def _written_facts() -> dict[str, Any]:
+    """The facts of build_facts.json, which lies beside the CPU library."""
+    path = cpu_library.with_name("build_facts.json")
+    if not path.is_file():
+        return {}
+    facts: dict[str, Any] = {k.lower(): v for k, v in json.loads(path.read_text()).items()}
+    for name in ("cuda_architectures", "sanitizers"):
+        facts[name] = facts[name].split(",") if facts[name] else []
+    return {**facts, "torch_minimum": "2.10", "cuda_version": facts["cuda_version"] or None}
+
+
+def _cpu_features() -> list[str]:
+    """The SIMD features that the kernels are chosen by, as the system lists them."""
+    if platform.machine() in ("aarch64", "arm64"):
+        return ["neon"]
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return []
+    listed = next((line.split() for line in text.splitlines() if line.startswith("flags")), [])
+    return [name for name in FEATURES if name in listed]
+
+
 def build_info() -> dict[str, Any]:
     """Facts of this build and this machine.
 
@@ -67,12 +102,9 @@ def build_info() -> dict[str, Any]:
         `cuda_version`, `cuda_architectures`, `cuda_library` (why it is or is not loaded),
         `cpu_features` and `sanitizers`.
     """
-    from gag_fast import _build_info
-
     return {
-        **_build_info.build_info(),
+        **_facts(),
         "torch": torch.__version__,
-        "cpu_features": _build_info.cpu_features(),
         "cpu_library": str(cpu_library),
         "cuda_library": cuda_status if cuda_library is None else str(cuda_library),
     }

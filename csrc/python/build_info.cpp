@@ -22,21 +22,14 @@ py::list split(const std::string& text) {
 py::dict build_info() {
   py::dict info;
   info["version"] = GAG_FAST_VERSION;
-  info["compiler"] =
-#if defined(__clang__)
-      "clang " __clang_version__;
-#elif defined(__GNUC__)
-      "gcc " __VERSION__;
-#else
-      "unknown";
-#endif
+  info["compiler"] = GAG_FAST_COMPILER;
   info["cxx_flags"] = GAG_FAST_CXX_FLAGS;
-  info["torch_built_with"] = GAG_FAST_TORCH_VERSION;
+  info["torch_built_with"] = GAG_FAST_TORCH_BUILT_WITH;
   info["torch_minimum"] = "2.10";
   info["cuda_version"] = std::string(GAG_FAST_CUDA_VERSION).empty()
                              ? py::object(py::none())
                              : py::object(py::str(GAG_FAST_CUDA_VERSION));
-  info["cuda_architectures"] = split(GAG_FAST_CUDA_ARCHS);
+  info["cuda_architectures"] = split(GAG_FAST_CUDA_ARCHITECTURES);
   info["sanitizers"] = split(GAG_FAST_SANITIZERS);
   return info;
 }

@@ -62,8 +62,21 @@ def test_makefile_and_pre_commit_lint_with_the_versions_of_pyproject():
 
 def test_one_version_everywhere():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    assert gag_fast.__version__ == project["version"] == gag_fast.build_info()["version"]
-    assert f"## {project['version']}" in (ROOT / "CHANGELOG.md").read_text()
+    assert project["dynamic"] == ["version"]
+    assert "version" not in project
+    assert gag_fast.__version__ == gag_fast.build_info()["version"]
+    assert f"## [{gag_fast.__version__}]" in (ROOT / "CHANGELOG.md").read_text()
+    assert f"version: {gag_fast.__version__}\n" in (ROOT / "CITATION.cff").read_text()
+    asked = subprocess.run(
+        [sys.executable, "setup.py", "--version"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert asked.stdout.splitlines()[-1] == gag_fast.__version__
+
+
+def test_the_facts_are_there_for_a_python_without_the_compiled_module(monkeypatch):
+    compiled = gag_fast.build_info()
+    monkeypatch.setitem(sys.modules, "gag_fast._build_info", None)
+    assert gag_fast.build_info() == compiled
 
 
 def test_build_info_tells_what_was_built():
