@@ -26,6 +26,7 @@ _PUBLIC = {
     "methods": "explainer",
     "GuidedAbsGrad": "captum_api",
     "Classifier": "classifier",
+    "OnnxExplanation": "onnx_explanation",
     "OnnxGradients": "classifier",
     "Preset": "presets",
     "preset": "presets",
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from gag_fast.explainer import explain, explain_many, methods
     from gag_fast.metrics import evaluate, log_cosh_dice, mae, rcap
     from gag_fast.models import load_model
+    from gag_fast.onnx_explanation import OnnxExplanation
     from gag_fast.presets import Preset, preset
 
 

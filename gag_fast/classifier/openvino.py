@@ -79,30 +79,38 @@ def unshared(model: str | bytes) -> str | bytes:
     import onnx
 
     read = onnx.load_from_string(model) if isinstance(model, bytes) else onnx.load(model)
-    weights = {value.name: value for value in read.graph.initializer}
-    met: dict[str, int] = {}
-    for node in _nodes(read.graph):
-        if node.op_type not in _PRODUCTS or len(node.input) < 2:
+    copied = sum(_copy_shared(graph) for graph in _graphs(read.graph))
+    return read.SerializeToString() if copied else model
+
+
+def _copy_shared(graph: Any) -> int:
+    """Gives each product of one graph weights of its own; returns the number of copies."""
+    weights = {value.name: value for value in graph.initializer}
+    met: set[str] = set()
+    copies = 0
+    for node in graph.node:
+        if node.op_type not in _PRODUCTS or node.input[1] not in weights:
             continue
         name = node.input[1]
-        count = met[name] = met.get(name, 0) + 1
-        if count > 1 and name in weights:
-            copy = read.graph.initializer.add()
+        if name in met:
+            copies += 1
+            copy = graph.initializer.add()
             copy.CopyFrom(weights[name])
-            copy.name = node.input[1] = f"{name}/{count}"
-    return read.SerializeToString() if any(count > 1 for count in met.values()) else model
+            copy.name = node.input[1] = f"{name}/{copies}"
+        met.add(name)
+    return copies
 
 
 _PRODUCTS = frozenset({"Conv", "ConvTranspose", "MatMul", "Gemm"})
 
 
-def _nodes(graph: Any) -> Iterator[Any]:
-    """Its nodes and those of the graphs inside them."""
+def _graphs(graph: Any) -> Iterator[Any]:
+    """It and the graphs inside its nodes."""
+    yield graph
     for node in graph.node:
-        yield node
         for attribute in node.attribute:
             if attribute.HasField("g"):
-                yield from _nodes(attribute.g)
+                yield from _graphs(attribute.g)
 
 
 @functools.cache

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import Any
 
 from gag_fast.cli.options import MODEL_HELP, PROVIDERS, add_weights, names
 
@@ -25,17 +26,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--gradients", type=Path, metavar="FILE", help="write the gradients of its scores too"
     )
     parser.add_argument(
+        "--explanation",
+        type=Path,
+        metavar="FILE",
+        help="write guided_absgrad as one file too: images and noise in, maps out",
+    )
+    parser.add_argument(
         "--providers",
         type=names,
         metavar="a,b",
-        help="what must compute the gradients right: "
+        help="what must compute gradients and maps right: "
         f"{', '.join(PROVIDERS)} (default: all that can run here)",
     )
 
 
 def run(args: argparse.Namespace) -> int:
     """Runs the command."""
-    from gag_fast.export import export_gradients, export_onnx
+    from gag_fast.export import export_explanation, export_gradients, export_onnx
     from gag_fast.models import load_model
 
     def log(line: str) -> None:
@@ -43,7 +50,9 @@ def run(args: argparse.Namespace) -> int:
 
     module, spec = load_model(args.name, args.weights)
     print(export_onnx(module, spec, args.out, log=log))
+    how: dict[str, Any] = {"providers": args.providers, "log": log}
     if args.gradients is not None:
-        how = {"providers": args.providers, "log": log}
         print(export_gradients(module, args.gradients, spec, **how))
+    if args.explanation is not None:
+        print(export_explanation(module, args.explanation, spec, gradients=args.gradients, **how))
     return 0

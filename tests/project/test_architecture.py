@@ -37,6 +37,7 @@ ROOMS: dict[str, set[str]] = {
     "attribution": {"_inputs", "aggregate", "ops"},
     "metrics": {"classifier", "measures", "ops", "perturb", "presets"},
     "explainer": {"attribution"},
+    "onnx_explanation": {"_inputs", "attribution", "classifier", "models", "onnx_metadata", "ops"},
     "captum_api": {"_inputs", "attribution", "explainer"},
     "quantus_api": {"explainer"},
     "runs": {
