@@ -20,17 +20,22 @@
 // What a body may ask of its block:
 //   index()             which block of the launch this is (blockIdx.x)
 //   shared<T>(offset)   T[] at a byte offset of the block's shared memory
-//   watched(pointer)    the same pointer. The emulation watches the accesses made through it: for
-//                       global memory by which threads or blocks speak to one another
 //   atomic_add, atomic_or, atomic_max(pointer, value)
 //                       on shared or global memory; atomic_add returns the old value
-//   fresh(pointer)      reads global memory that another block may have written, past the L1 cache
-//   arrive(counter, n)  called by all n blocks of a group, each after a phase: publishes what the
-//                       block wrote, and counts it. True in the last block to call, which from then
-//                       on sees what all the others published
+//   fresh(pointer)      loads global memory that another block may have written, past the L1 cache
+//   fence()             what the thread, and before the last barrier the block, has stored is seen
+//   by
+//                       whoever sees what the thread stores or updates afterwards; and the reverse
+//
+// Global memory that a launch writes is reached through Global<T>, a plain pointer on a GPU.
 #pragma once
 
 #include <cstdint>
+#include <type_traits>
+
+#if !defined(__CUDACC__)
+#include "cuda/emulation/global.h"
+#endif
 
 #if defined(__CUDACC__)
 #define GAG_BODY __device__ __forceinline__
@@ -43,6 +48,43 @@
 #endif
 
 namespace gag_fast::cuda {
+
+#if defined(__CUDACC__)
+template <typename T>
+using Global = T*;
+#endif
+
+// The type of what a pointer or a Global points to, without const.
+template <typename P>
+struct PointedBy;
+template <typename T>
+struct PointedBy<T*> {
+  using type = std::remove_const_t<T>;
+};
+#if !defined(__CUDACC__)
+template <typename T>
+struct PointedBy<Global<T>> {
+  using type = std::remove_const_t<T>;
+};
+#endif
+template <typename P>
+using Pointed = typename PointedBy<P>::type;
+
+template <typename T>
+const void* address_of(T* p) {
+  return p;
+}
+#if !defined(__CUDACC__)
+template <typename T>
+const void* address_of(const Global<T>& p) {
+  return p.raw();
+}
+#endif
+
+template <typename P>
+bool on_16_bytes(const P& p) {
+  return reinterpret_cast<uintptr_t>(address_of(p)) % 16 == 0;
+}
 
 template <typename T>
 struct KeyOf;
@@ -91,11 +133,6 @@ class GpuBlock {
     return reinterpret_cast<T*>(gag_shared_memory + offset);
   }
 
-  template <typename T>
-  GAG_BODY T* watched(T* pointer) const {
-    return pointer;
-  }
-
   GAG_BODY uint32_t atomic_add(uint32_t* p, uint32_t value) const { return atomicAdd(p, value); }
   GAG_BODY void atomic_or(uint32_t* p, uint32_t value) const { atomicOr(p, value); }
   GAG_BODY void atomic_max(uint32_t* p, uint32_t value) const { atomicMax(p, value); }
@@ -108,18 +145,7 @@ class GpuBlock {
     return __ldcg(reinterpret_cast<const unsigned long long*>(p));
   }
 
-  GAG_BODY bool arrive(uint32_t* counter, uint32_t blocks) const {
-    // The barrier before (of the phase) makes the block's writes thread 0's to release: the fence
-    // is cumulative. The one after hands what thread 0 acquired to the block.
-    __shared__ uint32_t is_last;
-    if (threadIdx.x == 0) {
-      __threadfence();
-      is_last = atomicAdd(counter, 1u) == blocks - 1;
-      __threadfence();
-    }
-    __syncthreads();
-    return is_last != 0;
-  }
+  GAG_BODY void fence() const { __threadfence(); }
 };
 
 // One instantiation per kernel functor.
@@ -131,5 +157,20 @@ __global__ void __launch_bounds__(Kernel::kThreads, Kernel::kBlocksPerMultiproce
 }
 
 #endif
+
+// Called by all `blocks` blocks of a group, each after a phase: publishes what the block wrote and
+// counts it. True in the last block to come, which from then on sees what all the others published.
+// `answer` is the place of 4 bytes of shared memory.
+template <typename Block>
+GAG_BODY bool arrive(Block& block, Global<uint32_t> counter, uint32_t blocks, int answer) {
+  auto is_last = block.template shared<uint32_t>(answer);
+  block.phase([&](int t) {
+    if (t > 0) return;
+    block.fence();
+    is_last[0] = block.atomic_add(counter, 1u) == blocks - 1;
+    block.fence();
+  });
+  return is_last[0] != 0;
+}
 
 }  // namespace gag_fast::cuda

@@ -31,7 +31,8 @@ Tensor guided_absgrad(const Tensor& grads, std::vector<double> p, bool normalize
     const cuda::Workspace plan = cuda::plan_workspace<A>(request, true);
     Tensor memory = workspace(grads, plan.bytes);
     cuda::guided_absgrad_on(device, cuda::stack_of<S>(grads), request, plan,
-                            memory.mutable_data_ptr(), static_cast<A*>(out.mutable_data_ptr()));
+                            static_cast<cuda::Memory>(memory.mutable_data_ptr()),
+                            static_cast<A*>(out.mutable_data_ptr()));
   });
   return out;
 }
@@ -51,7 +52,7 @@ Tensor guided_absgrad_from_stats(const Tensor& m2, const Tensor& abssum, int64_t
     Tensor memory = workspace(m2, plan.bytes);
     cuda::guided_absgrad_from_stats_on(device, static_cast<const A*>(m2.const_data_ptr()),
                                        static_cast<const A*>(abssum.const_data_ptr()), request,
-                                       plan, memory.mutable_data_ptr(),
+                                       plan, static_cast<cuda::Memory>(memory.mutable_data_ptr()),
                                        static_cast<A*>(out.mutable_data_ptr()));
   };
   if (m2.scalar_type() == ScalarType::Double) {

@@ -41,11 +41,17 @@ struct Request {
   bool ranges() const { return normalize && !keep_channels; }
 };
 
-// Byte offsets in one workspace (its start a multiple of 256, as torch's allocator gives).
-// Everything before `zeroed` must be 0 at the start.
+// A part of the workspace: a byte offset (the workspace's start is a multiple of 256, as torch's
+// allocator gives) and a length; 0 where it is not needed.
+struct Part {
+  int64_t offset, bytes;
+};
+
 struct Workspace {
-  int64_t histogram, taint, found, arrived, range, zeroed;
-  int64_t thresholds, candidates, m2, abssum, bytes;
+  Part histogram, taint, found, arrived, range;
+  int64_t zeroed;  // the parts above lie before this offset and must be 0 at the start
+  Part thresholds, candidates, m2, abssum;
+  int64_t bytes;
 };
 
 // own_statistics: m2 and abssum are to be computed, not given.
@@ -56,16 +62,17 @@ Workspace plan_workspace(const Request& request, bool own_statistics) {
   const bool select_long = request.guides() && request.long_rows();
   int64_t at = 0;
   const auto take = [&](bool wanted, int64_t bytes) {
-    const int64_t offset = at;
-    if (wanted) at += divide_up(bytes, 256) * 256;
-    return offset;
+    const Part part{at, wanted ? bytes : 0};
+    at += divide_up(part.bytes, 256) * 256;
+    return part;
   };
   Workspace w{};
   w.histogram = take(select_long, rows * kFirstBins * 4);
   w.taint = take(true, rows * 4);
   w.found = take(select_long, launches * rows * 4);
   w.arrived = take(select_long, launches * rows * 4);
-  w.range = take(request.ranges(), request.percents() * request.images * sizeof(Range<A>));
+  w.range =
+      take(request.ranges(), request.percents() * request.images * kRangeEnds * sizeof(Key<A>));
   w.zeroed = at;
   w.thresholds = take(request.guides(), rows * request.percents() * sizeof(A));
   w.candidates = take(select_long, rows * request.pixels * sizeof(A));
@@ -75,10 +82,22 @@ Workspace plan_workspace(const Request& request, bool own_statistics) {
   return w;
 }
 
+// The memory of a workspace, and a part of it.
+#if defined(__CUDACC__)
+using Memory = unsigned char*;
+
 template <typename T>
-T* at_offset(void* workspace, int64_t offset) {
-  return reinterpret_cast<T*>(static_cast<unsigned char*>(workspace) + offset);
+Global<T> part_of(Memory workspace, const Part& part) {
+  return reinterpret_cast<T*>(workspace + part.offset);
 }
+#else
+using Memory = emulation::Region*;
+
+template <typename T>
+Global<T> part_of(Memory workspace, const Part& part) {
+  return emulation::part_of<T>(workspace, part.offset, part.bytes);
+}
+#endif
 
 template <typename Device, typename Kernel>
 void launch(Device& device, const Kernel& kernel, int64_t blocks) {
@@ -145,23 +164,23 @@ int64_t parts_of_row(Device& device, int64_t rows, int64_t pixels) {
 }
 
 template <typename A, typename Device>
-void launch_selection(Device& device, const Request& request, const Workspace& w, void* workspace,
-                      const A* m2) {
+void launch_selection(Device& device, const Request& request, const Workspace& w, Memory workspace,
+                      Global<const A> m2) {
   const int64_t rows = request.rows();
   const bool long_rows = request.long_rows();
   Selection<A> kernel{};
   kernel.m2 = m2;
-  kernel.histogram = long_rows ? at_offset<uint32_t>(workspace, w.histogram) : nullptr;
-  kernel.candidates = at_offset<Key<A>>(workspace, w.candidates);
+  kernel.histogram = long_rows ? part_of<uint32_t>(workspace, w.histogram) : nullptr;
+  kernel.candidates = part_of<Key<A>>(workspace, w.candidates);
   kernel.threshold_stride = request.percents();
   kernel.pixels = static_cast<uint32_t>(request.pixels);
   kernel.parts = static_cast<uint32_t>(long_rows ? parts_of_row(device, rows, request.pixels) : 1);
   kernel.freedom = static_cast<A>(request.count - 1);
   for (int64_t first = 0; first < request.percents(); first += kMostPercents) {
-    const int64_t counters = first / kMostPercents * rows * 4;
-    kernel.found = at_offset<uint32_t>(workspace, w.found + counters);
-    kernel.arrived = at_offset<uint32_t>(workspace, w.arrived + counters);
-    kernel.thresholds = at_offset<A>(workspace, w.thresholds) + first;
+    const int64_t counters = first / kMostPercents * rows;
+    kernel.found = part_of<uint32_t>(workspace, w.found) + counters;
+    kernel.arrived = part_of<uint32_t>(workspace, w.arrived) + counters;
+    kernel.thresholds = part_of<A>(workspace, w.thresholds) + first;
     kernel.percents = {};
     const int64_t last = std::min<int64_t>(first + kMostPercents, request.percents());
     for (int64_t i = first; i < last; ++i)
@@ -171,8 +190,8 @@ void launch_selection(Device& device, const Request& request, const Workspace& w
 }
 
 template <int kLanes, typename A, typename Device>
-void launch_maps(Device& device, const Request& request, const Summaries<A>& from, Range<A>* ranges,
-                 A* out) {
+void launch_maps(Device& device, const Request& request, const Summaries<A>& from,
+                 Global<Key<A>> ranges, Global<A> out) {
   const int64_t per_block = 256 * kLanes;
   const uint32_t blocks = static_cast<uint32_t>(divide_up(request.pixels, per_block));
   if (request.keep_channels) {
@@ -196,22 +215,22 @@ void launch_maps(Device& device, const Request& request, const Summaries<A>& fro
 
 // Everything after the statistics and their summary.
 template <typename A, typename Device>
-void make_maps(Device& device, const Request& request, const Workspace& w, void* workspace,
-               const A* m2, const A* abssum, A* out) {
+void make_maps(Device& device, const Request& request, const Workspace& w, Memory workspace,
+               Global<const A> m2, Global<const A> abssum, Global<A> out) {
   if (request.guides()) launch_selection<A>(device, request, w, workspace, m2);
   Summaries<A> from{};
   from.m2 = request.guides() ? m2 : nullptr;
   from.abssum = abssum;
-  from.thresholds = at_offset<A>(workspace, w.thresholds);
-  from.taint = at_offset<uint32_t>(workspace, w.taint);
+  from.thresholds = part_of<A>(workspace, w.thresholds);
+  from.taint = part_of<uint32_t>(workspace, w.taint);
   from.percents = request.percents();
   from.channels = request.channels;
   from.pixels = request.pixels;
   from.samples = static_cast<A>(request.count);
   from.freedom = static_cast<A>(request.count - 1);
-  Range<A>* ranges = request.ranges() ? at_offset<Range<A>>(workspace, w.range) : nullptr;
-  const auto aligned = [](const void* p) { return reinterpret_cast<uintptr_t>(p) % 16 == 0; };
-  if (request.pixels % kWide<A> == 0 && aligned(m2) && aligned(abssum) && aligned(out)) {
+  Global<Key<A>> ranges = request.ranges() ? part_of<Key<A>>(workspace, w.range) : nullptr;
+  if (request.pixels % kWide<A> == 0 && on_16_bytes(m2) && on_16_bytes(abssum) &&
+      on_16_bytes(out)) {
     launch_maps<kWide<A>>(device, request, from, ranges, out);
   } else {
     launch_maps<1>(device, request, from, ranges, out);
@@ -219,10 +238,10 @@ void make_maps(Device& device, const Request& request, const Workspace& w, void*
 }
 
 template <typename A>
-RowSummary row_summary(const Request& request, const Workspace& w, void* workspace) {
+RowSummary row_summary(const Request& request, const Workspace& w, Memory workspace) {
   const bool counts = request.guides() && request.long_rows();
-  return {counts ? at_offset<uint32_t>(workspace, w.histogram) : nullptr,
-          at_offset<uint32_t>(workspace, w.taint)};
+  return {counts ? part_of<uint32_t>(workspace, w.histogram) : nullptr,
+          part_of<uint32_t>(workspace, w.taint)};
 }
 
 // ---- the operators -----------------------------------------------------------------------------
@@ -230,11 +249,11 @@ RowSummary row_summary(const Request& request, const Workspace& w, void* workspa
 // guided_absgrad. `out` is [k,B,HW] or, keep_channels, [k,B,C,HW].
 template <typename S, typename Device>
 void guided_absgrad_on(Device& device, const Stack<S>& stack, const Request& request,
-                       const Workspace& w, void* workspace, Accumulator<S>* out) {
+                       const Workspace& w, Memory workspace, Global<Accumulator<S>> out) {
   using A = Accumulator<S>;
   check_sizes(stack);
-  A* m2 = request.guides() ? at_offset<A>(workspace, w.m2) : nullptr;
-  A* abssum = at_offset<A>(workspace, w.abssum);
+  const Global<A> m2 = request.guides() ? part_of<A>(workspace, w.m2) : nullptr;
+  const Global<A> abssum = part_of<A>(workspace, w.abssum);
   const RowSummary rows = row_summary<A>(request, w, workspace);
   device.zero(workspace, w.zeroed);
   launch_over<Statistics>(device, layout_of(stack), stack, m2, abssum, rows);
@@ -243,9 +262,9 @@ void guided_absgrad_on(Device& device, const Stack<S>& stack, const Request& req
 
 // guided_absgrad_from_stats: m2 and abssum [B,C,HW], contiguous.
 template <typename A, typename Device>
-void guided_absgrad_from_stats_on(Device& device, const A* m2, const A* abssum,
-                                  const Request& request, const Workspace& w, void* workspace,
-                                  A* out) {
+void guided_absgrad_from_stats_on(Device& device, Global<const A> m2, Global<const A> abssum,
+                                  const Request& request, const Workspace& w, Memory workspace,
+                                  Global<A> out) {
   const Tiles tiles = make_tiles(device, request.rows(), request.pixels, Summarise<A>::kThreads);
   device.zero(workspace, w.zeroed);
   launch(device, Summarise<A>{m2, abssum, tiles, row_summary<A>(request, w, workspace)},

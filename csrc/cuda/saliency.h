@@ -16,15 +16,16 @@ namespace gag_fast::cuda {
 // What the statistics and selection kernels left, and Eq. 3.4 x Eq. 3.2 on it.
 template <typename A>
 struct Summaries {
-  const A* m2;            // [rows, pixels]; null: every p is 0
-  const A* abssum;        // [rows, pixels], of |gradient|
-  const A* thresholds;    // [rows, percents]; null with m2
-  const uint32_t* taint;  // [rows]
+  Global<const A> m2;            // [rows, pixels]; null: every p is 0
+  Global<const A> abssum;        // [rows, pixels], of |gradient|
+  Global<const A> thresholds;    // [rows, percents]; null with m2
+  Global<const uint32_t> taint;  // [rows]
   int64_t percents, channels, pixels;
   A samples, freedom;  // n, n - 1
 
   GAG_BODY A threshold(int64_t row, int64_t percent) const {
-    return m2 ? thresholds[row * percents + percent] : kNoThreshold<A>;
+    if (!m2) return kNoThreshold<A>;
+    return thresholds[row * percents + percent];
   }
 
   // The policy for gradients that are not finite: a variance counts only where it is used.
@@ -43,13 +44,10 @@ GAG_BODY A not_a_number() {
   return from_key<A>(~Key<A>(0) >> 1);
 }
 
-// Smallest and largest value of one map as order keys, the smallest inverted: both start at 0 and
-// only grow, so atomics in any order give the same result. Both 0: nothing was recorded, the map is
-// tainted (an inverted key is never 0, the sign bit is clear in every key).
-template <typename A>
-struct Range {
-  Key<A> inverted_low, high;
-};
+// The range of a map: its smallest and largest value as order keys, the smallest inverted. Both
+// start at 0 and only grow, so atomics in any order give the same result. Both 0: nothing was
+// recorded, the map is tainted (an inverted key is never 0, the sign bit is clear in every key).
+enum RangeEnd : int { kInvertedLow = 0, kHigh = 1, kRangeEnds = 2 };
 
 // Maps [percents, images, pixels]: the channel sum in the order c = 0, 1, .. as on the CPU.
 // kTogether percents share one read of the statistics. kLanes: 16 bytes of pixels per thread, or 1.
@@ -64,8 +62,8 @@ struct ChannelSum {
   Summaries<A> from;
   int64_t images;
   uint32_t blocks_per_image;
-  A* maps;
-  Range<A>* ranges;  // [percents, images], 0 at launch; null: no min-max wanted
+  Global<A> maps;
+  Global<K> ranges;  // [percents, images, kRangeEnds], 0 at launch; null: no min-max wanted
 
   int shared_bytes() const { return kSharedBytes; }
 
@@ -119,7 +117,7 @@ struct ChannelSum {
       GAG_UNROLL
       for (int g = 0; g < kTogether; ++g) {
         if (g >= together) break;
-        Range<A> range{0, 0};
+        K range[kRangeEnds] = {0, 0};
         if (inside) {
           GAG_UNROLL
           for (int l = 0; l < kLanes; ++l) {
@@ -127,15 +125,15 @@ struct ChannelSum {
               total[g].lane[l] = not_a_number<A>();
             } else {
               const K key = order_key(total[g].lane[l]);
-              range.high = key > range.high ? key : range.high;
-              range.inverted_low = ~key > range.inverted_low ? ~key : range.inverted_low;
+              range[kHigh] = key > range[kHigh] ? key : range[kHigh];
+              range[kInvertedLow] = ~key > range[kInvertedLow] ? ~key : range[kInvertedLow];
             }
           }
           store_lanes<false>(maps + ((first + g) * images + image) * from.pixels + pixel, total[g]);
         }
         if (ranges) {
-          keys[(2 * g) * kThreads + t] = range.inverted_low;
-          keys[(2 * g + 1) * kThreads + t] = range.high;
+          keys[(2 * g) * kThreads + t] = range[kInvertedLow];
+          keys[(2 * g + 1) * kThreads + t] = range[kHigh];
         }
       }
     });
@@ -154,11 +152,11 @@ struct ChannelSum {
     });
     block.phase([&](int t) {
       if (t >= together) return;
-      Range<A>* range = ranges + (first + t) * images + image;
+      const auto range = ranges + ((first + t) * images + image) * kRangeEnds;
       const K low = extremes[2 * t], high = extremes[2 * t + 1];
       if (low) {
-        block.atomic_max(&range->inverted_low, low);
-        block.atomic_max(&range->high, high);
+        block.atomic_max(range + kInvertedLow, low);
+        block.atomic_max(range + kHigh, high);
       }
     });
   }
@@ -174,7 +172,7 @@ struct EachChannel {
   Summaries<A> from;
   int64_t rows;
   uint32_t blocks_per_row;
-  A* out;
+  Global<A> out;
 
   int shared_bytes() const { return 0; }
 
@@ -217,8 +215,8 @@ struct Normalise {
   static constexpr int kThreads = 256;
   static constexpr int kBlocksPerMultiprocessor = 4;
 
-  A* maps;
-  const Range<A>* ranges;
+  Global<A> maps;
+  Global<const Key<A>> ranges;
   int64_t pixels;
   uint32_t blocks_per_map;
 
@@ -230,12 +228,12 @@ struct Normalise {
     block.last_phase([&](int t) {
       const int64_t pixel =
           (static_cast<int64_t>(block.index() % blocks_per_map) * kThreads + t) * kLanes;
-      const Range<A> range = ranges[map];
-      if (pixel >= pixels || range.inverted_low == 0) return;
-      const A low = from_key<A>(static_cast<Key<A>>(~range.inverted_low));
-      const A high = from_key<A>(range.high);
-      A* const at = maps + map * pixels + pixel;
-      auto values = load_lanes<true, kLanes>(static_cast<const A*>(at));
+      const Key<A> inverted_low = ranges[map * kRangeEnds + kInvertedLow];
+      if (pixel >= pixels || inverted_low == 0) return;
+      const A low = from_key<A>(static_cast<Key<A>>(~inverted_low));
+      const A high = from_key<A>(ranges[map * kRangeEnds + kHigh]);
+      const auto at = maps + map * pixels + pixel;
+      auto values = load_lanes<true, kLanes>(at);
       GAG_UNROLL
       for (int l = 0; l < kLanes; ++l) {
         values.lane[l] = not_finite(high) ? not_a_number<A>()

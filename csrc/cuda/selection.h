@@ -71,18 +71,19 @@ struct Selection {
   static constexpr int kSums = kRanks + kMostRanks * 4;
   static constexpr int kWanted = kSums + kTogether * (kBins / kChunk) * 4;
   static constexpr int kFill = kWanted + kFirstBins / 8;
-  static constexpr int kSharedBytes = kFill + 8;
+  static constexpr int kAnswer = kFill + 8;
+  static constexpr int kSharedBytes = kAnswer + 4;
   static_assert(kFirstBins * 4 <= kScratchBytes);
   static_assert(kMostRanks <= kThreads && kMostRanks <= 256 &&
                 kTogether * (kBins / kChunk) <= kThreads);
   static_assert(kFirstBins / kChunk <= kTogether * (kBins / kChunk));
 
-  const A* m2;                // [rows, pixels]
-  const uint32_t* histogram;  // [rows, kFirstBins]; null: short rows
-  K* candidates;              // [rows, pixels]
-  uint32_t* found;            // [rows] candidates, 0 at launch
-  uint32_t* arrived;          // [rows] blocks, 0 at launch
-  A* thresholds;              // [rows, threshold_stride], the variance itself
+  Global<const A> m2;                // [rows, pixels]
+  Global<const uint32_t> histogram;  // [rows, kFirstBins]; null: short rows
+  Global<K> candidates;              // [rows, pixels]
+  Global<uint32_t> found;            // [rows] candidates, 0 at launch
+  Global<uint32_t> arrived;          // [rows] blocks, 0 at launch
+  Global<A> thresholds;              // [rows, threshold_stride], the variance itself
   int64_t threshold_stride;
   Percents percents;
   uint32_t pixels;
@@ -107,13 +108,13 @@ struct Selection {
         }
       });
       finish(block, row, pixels, KeyOf<A>::bits,
-             [&](uint32_t i) { return order_key(m2[base + i]); });
+             [&](uint32_t i) { return order_key(static_cast<A>(m2[base + i])); });
       return;
     }
     find_first_digits(block, row);
     keep_candidates(block, row);
-    if (!block.arrive(arrived + row, parts)) return;
-    auto list = block.watched(candidates + base);
+    if (!arrive(block, arrived + row, parts, kAnswer)) return;
+    const auto list = candidates + base;
     finish(block, row, block.fresh(found + row), kRestBits,
            [&](uint32_t i) { return block.fresh(list + i); });
   }
@@ -156,7 +157,7 @@ struct Selection {
     auto prefixes = block.template shared<K>(kPrefixes);
     auto ranks = block.template shared<uint32_t>(kRanks);
     block.phase([&](int t) {
-      const uint32_t* from = histogram + static_cast<int64_t>(row) * kFirstBins;
+      const auto from = histogram + static_cast<int64_t>(row) * kFirstBins;
       for (int i = t; i < kFirstBins; i += kThreads) counts[i] = from[i];
       if (t < kFirstBins / 32) wanted[t] = 0;
       if (t == 0) fill[0] = 0;
@@ -182,8 +183,8 @@ struct Selection {
     auto kept = block.template shared<K>(0);
     auto wanted = block.template shared<uint32_t>(kWanted);
     auto fill = block.template shared<uint32_t>(kFill);
-    const A* from = m2 + static_cast<int64_t>(row) * pixels;
-    auto list = block.watched(candidates + static_cast<int64_t>(row) * pixels);
+    const auto from = m2 + static_cast<int64_t>(row) * pixels;
+    const auto list = candidates + static_cast<int64_t>(row) * pixels;
     const uint32_t length = (pixels - 1) / parts + 1;
     const uint32_t begin = block.index() % parts * length;
     const uint32_t end = begin + length < pixels ? begin + length : pixels;
@@ -194,7 +195,7 @@ struct Selection {
         GAG_UNROLL
         for (int u = 0; u < kInFlight; ++u) {
           const uint32_t at = i + u * kThreads;
-          keys[u] = at < end ? order_key(from[at]) : 0;
+          keys[u] = at < end ? order_key(static_cast<A>(from[at])) : 0;
         }
         uint32_t matches = 0;
         GAG_UNROLL

@@ -73,9 +73,9 @@ void check_alignment(const void* address) {
 
 // Consecutive elements in 16-byte pieces (the address is then a multiple of 16) or one element.
 // `kStream`: nothing will read them again, so they should not push other data out of the L2 cache.
-template <bool kStream, int kLanes, typename T>
-GAG_BODY Lanes<T, kLanes> load_lanes(const T* from) {
-  Lanes<T, kLanes> out;
+template <bool kStream, int kLanes, typename P>
+GAG_BODY Lanes<Pointed<P>, kLanes> load_lanes(P from) {
+  Lanes<Pointed<P>, kLanes> out;
 #if defined(__CUDACC__)
   if constexpr (kLanes == 1) {
     out.lane[0] = *from;
@@ -88,7 +88,7 @@ GAG_BODY Lanes<T, kLanes> load_lanes(const T* from) {
     }
   }
 #else
-  check_alignment<kLanes>(from);
+  check_alignment<kLanes>(address_of(from));
   for (int i = 0; i < kLanes; ++i) out.lane[i] = from[i];
 #endif
   return out;
@@ -96,7 +96,7 @@ GAG_BODY Lanes<T, kLanes> load_lanes(const T* from) {
 
 // `kStream`: as above, what is stored here should not push other data out.
 template <bool kStream, int kLanes, typename T>
-GAG_BODY void store_lanes(T* to, const Lanes<T, kLanes>& values) {
+GAG_BODY void store_lanes(Global<T> to, const Lanes<T, kLanes>& values) {
 #if defined(__CUDACC__)
   if constexpr (kLanes == 1) {
     *to = values.lane[0];
@@ -110,7 +110,7 @@ GAG_BODY void store_lanes(T* to, const Lanes<T, kLanes>& values) {
     }
   }
 #else
-  check_alignment<kLanes>(to);
+  check_alignment<kLanes>(address_of(to));
   for (int i = 0; i < kLanes; ++i) to[i] = values.lane[i];
 #endif
 }

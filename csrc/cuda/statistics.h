@@ -26,8 +26,8 @@ GAG_BODY uint32_t first_digit(Key<A> key) {
 // Per row: counts of first digits of m2 [rows, kFirstBins] (null: do not count) and Taint bits.
 // Zero at launch. m2 orders as the variance does: dividing by n - 1 keeps <=.
 struct RowSummary {
-  uint32_t* histogram;
-  uint32_t* taint;
+  Global<uint32_t> histogram;
+  Global<uint32_t> taint;
 };
 
 template <typename T>
@@ -72,7 +72,7 @@ class SharedSummary {
       if (taint) block_.atomic_or(to_.taint + first_row + i, taint);
     }
     if (!to_.histogram) return;
-    uint32_t* histogram = to_.histogram + first_row * kFirstBins;
+    const Global<uint32_t> histogram = to_.histogram + first_row * kFirstBins;
     for (int i = t; i < rows_ * kFirstBins; i += threads) {
       const uint32_t count = bins_[i];
       if (count) block_.atomic_add(histogram + i, count);
@@ -200,7 +200,7 @@ struct Tiles {
 
 // Address in the stack of the first sample of an element of a group.
 template <Layout kLayout, typename S>
-GAG_BODY const S* address_of(const Stack<S>& s, int64_t group, int64_t element) {
+GAG_BODY const S* first_sample_of(const Stack<S>& s, int64_t group, int64_t element) {
   if constexpr (kLayout == Layout::kInterleaved) {
     return s.data + group * s.image_stride + element;
   } else {
@@ -231,8 +231,8 @@ GAG_BODY void each_lane(int64_t channels, int64_t pixels, int64_t group, int64_t
 
 // Stores one number per lane to [B,C,H,W]: 16 bytes at a time where the lanes are neighbours there.
 template <Layout kLayout, bool kStream = false, int kLanes, typename A>
-GAG_BODY void scatter(A* to, int64_t channels, int64_t pixels, int64_t group, int64_t element,
-                      const Lanes<A, kLanes>& values) {
+GAG_BODY void scatter(Global<A> to, int64_t channels, int64_t pixels, int64_t group,
+                      int64_t element, const Lanes<A, kLanes>& values) {
   if constexpr (kLayout == Layout::kPlanes) {
     store_lanes<kStream>(to + group * pixels + element, values);
   } else {
@@ -241,13 +241,13 @@ GAG_BODY void scatter(A* to, int64_t channels, int64_t pixels, int64_t group, in
   }
 }
 
-template <Layout kLayout, int kLanes, typename A>
-GAG_BODY Lanes<A, kLanes> gather(const A* from, int64_t channels, int64_t pixels, int64_t group,
-                                 int64_t element) {
+template <Layout kLayout, int kLanes, typename P>
+GAG_BODY Lanes<Pointed<P>, kLanes> gather(P from, int64_t channels, int64_t pixels, int64_t group,
+                                          int64_t element) {
   if constexpr (kLayout == Layout::kPlanes) {
     return load_lanes<false, kLanes>(from + group * pixels + element);
   } else {
-    Lanes<A, kLanes> values;
+    Lanes<Pointed<P>, kLanes> values;
     each_lane<kLayout, kLanes>(channels, pixels, group, element,
                                [&](int l, int, int64_t at) { values.lane[l] = from[at]; });
     return values;
@@ -265,8 +265,8 @@ struct Statistics {
 
   Stack<S> stack;
   Tiles tiles;
-  A* m2;
-  A* abssum;
+  Global<A> m2;
+  Global<A> abssum;
   RowSummary rows;
 
   int rows_per_block() const {
@@ -294,16 +294,16 @@ struct Statistics {
     });
     block.phase([&](int t) {
       tiles.template each<kThreads, kLanes>(block.index() % tiles.blocks, t, [&](int64_t element) {
-        const S* from = address_of<kLayout>(stack, group, element);
+        const S* from = first_sample_of<kLayout>(stack, group, element);
         Moments<A> state[kLanes];
         const int taken =
             start_samples<S, kLanes>(state, from, stack.sample_stride, samples, inverses);
         // The settled sums wait where the results will be: a register each would cost occupancy.
-        const auto settled_part = [&](const A* map, bool settled) {
+        const auto settled_part = [&](Global<A> map, bool settled) {
           if (!settled || !map) return Lanes<A, kLanes>{};
           return gather<kLayout, kLanes>(map, channels, pixels, group, element);
         };
-        const auto settle_into = [&](A* map, A Moments<A>::* sum, bool again) {
+        const auto settle_into = [&](Global<A> map, A Moments<A>::* sum, bool again) {
           if (!map) return;
           Lanes<A, kLanes> values = settled_part(map, again);
           GAG_UNROLL
@@ -327,7 +327,7 @@ struct Statistics {
         // The selection reads m2 next, and finds it in the L2 cache if the sums leave it room.
         scatter<kLayout, true>(abssum, channels, pixels, group, element, magnitudes);
         each_lane<kLayout, kLanes>(channels, pixels, group, element, [&](int l, int row, int64_t) {
-          summary.add(row, squares.lane[l], magnitudes.lane[l]);
+          summary.template add<A>(row, squares.lane[l], magnitudes.lane[l]);
         });
       });
     });
@@ -339,17 +339,17 @@ struct Statistics {
 // Running statistics [B,C,H,W], contiguous (math/welford.h).
 template <typename A>
 struct FoldedState {
-  A* shift;
-  A* mean;
-  A* m2;
-  A* abssum;
-  A* settled_m2;  // these two: null where there will be no more than kRun samples
-  A* settled_abssum;
+  Global<A> shift;
+  Global<A> mean;
+  Global<A> m2;
+  Global<A> abssum;
+  Global<A> settled_m2;  // these two: null where there will be no more than kRun samples
+  Global<A> settled_abssum;
 
   // All in reach of 16-byte loads and stores.
   bool aligned() const {
-    for (const A* p : {shift, mean, m2, abssum, settled_m2, settled_abssum}) {
-      if (reinterpret_cast<uintptr_t>(p) % 16 != 0) return false;
+    for (const Global<A>& p : {shift, mean, m2, abssum, settled_m2, settled_abssum}) {
+      if (!on_16_bytes(p)) return false;
     }
     return true;
   }
@@ -382,16 +382,16 @@ struct Fold {
     block.phase([&](int t) { inverses.fill(t, kThreads, samples); });
     block.last_phase([&](int t) {
       tiles.template each<kThreads, kLanes>(block.index() % tiles.blocks, t, [&](int64_t element) {
-        const S* from = address_of<kLayout>(stack, group, element);
+        const S* from = first_sample_of<kLayout>(stack, group, element);
         Moments<A> state[kLanes];
         Lanes<A, kLanes> shifts, means, squares, magnitudes;
-        const auto read = [&](const A* map) {
+        const auto read = [&](Global<A> map) {
           return gather<kLayout, kLanes>(map, channels, pixels, group, element);
         };
-        const auto write = [&](A* map, const Lanes<A, kLanes>& values) {
+        const auto write = [&](Global<A> map, const Lanes<A, kLanes>& values) {
           scatter<kLayout>(map, channels, pixels, group, element, values);
         };
-        const auto settle_into = [&](A* map, A Moments<A>::* sum) {
+        const auto settle_into = [&](Global<A> map, A Moments<A>::* sum) {
           Lanes<A, kLanes> values = read(map);
           GAG_UNROLL
           for (int l = 0; l < kLanes; ++l) settle(values.lane[l], state[l].*sum);
@@ -437,8 +437,8 @@ struct Summarise {
   static constexpr int kThreads = 256;
   static constexpr int kBlocksPerMultiprocessor = 4;
 
-  const A* m2;
-  const A* abssum;
+  Global<const A> m2;
+  Global<const A> abssum;
   Tiles tiles;
   RowSummary rows;
 
@@ -452,7 +452,7 @@ struct Summarise {
     block.phase([&](int t) {
       tiles.template each<kThreads, 1>(block.index() % tiles.blocks, t, [&](int64_t element) {
         const int64_t at = row * tiles.elements + element;
-        summary.add(0, m2[at], abssum[at]);
+        summary.template add<A>(0, m2[at], abssum[at]);
       });
     });
     block.last_phase([&](int t) { summary.flush(t, kThreads, row); });

@@ -12,7 +12,7 @@ import torch
 
 from tests import ROOT
 
-HARNESS = ROOT / "csrc" / "cuda" / "emulation" / "harness.cpp"
+CSRC = ROOT / "csrc"
 COMPILER = shutil.which("g++")
 FLAGS = [
     "-std=c++20",
@@ -72,10 +72,11 @@ class Run:
     fault_arrivals: bool = False
 
 
-def compile_harness(folder: Path, extra: tuple[str, ...] = ()) -> Path:
-    """The harness as a shared library in `folder`; `extra` compiler flags."""
+def compile_harness(folder: Path, extra: tuple[str, ...] = (), csrc: Path = CSRC) -> Path:
+    """The harness of the sources in `csrc` as a shared library in `folder`; `extra` flags."""
     library = folder / "emulation.so"
-    command = [COMPILER, *FLAGS, *extra, f"-I{ROOT / 'csrc'}", str(HARNESS), "-o", str(library)]
+    harness = csrc / "cuda" / "emulation" / "harness.cpp"
+    command = [COMPILER, *FLAGS, *extra, f"-I{csrc}", str(harness), "-o", str(library)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return library

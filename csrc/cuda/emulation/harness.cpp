@@ -5,6 +5,7 @@
 #include <cstdio>
 #include <cstring>
 #include <exception>
+#include <memory>
 #include <numeric>
 #include <random>
 #include <string>
@@ -40,14 +41,27 @@ class EmulatedDevice {
 
   int64_t multiprocessors() const { return options_.multiprocessors; }
 
-  void zero(void* from, int64_t bytes) { std::memset(from, 0, static_cast<size_t>(bytes)); }
+  void zero(emulation::Region* memory, int64_t bytes) {
+    std::memset(reinterpret_cast<void*>(memory->begin), 0, static_cast<size_t>(bytes));
+  }
 
   template <typename Kernel>
   void launch(const Kernel& kernel, uint32_t blocks) {
+    run([&kernel](EmulatedBlock& block) { kernel(block); }, blocks, Kernel::kThreads,
+        kernel.shared_bytes());
+  }
+
+ private:
+  // kResident blocks are under way at a time, and take turns.
+  void run(const std::function<void(EmulatedBlock&)>& body, uint32_t blocks, int threads,
+           int shared_bytes) {
     const int64_t nth = report_.launches++;
     if (nth >= Report::kMostLaunches)
       throw std::runtime_error("more launches than the report holds");
     Launch launch;
+    launch.id = ++launches_;
+    launch.shuffled = options_.order > 1;
+    launch.random.seed(static_cast<uint64_t>(options_.order * 1000003 + nth));
     if (nth == options_.fault_launch) {
       launch.faults = {options_.fault_barrier, options_.fault_atomics != 0,
                        options_.fault_arrivals != 0};
@@ -55,12 +69,16 @@ class EmulatedDevice {
     std::vector<uint32_t> order(blocks);
     std::iota(order.begin(), order.end(), 0u);
     if (options_.order == 1) std::reverse(order.begin(), order.end());
-    if (options_.order > 1) {
-      std::shuffle(order.begin(), order.end(), std::mt19937_64(options_.order));
-    }
-    for (const uint32_t index : order) {
-      EmulatedBlock block(launch, index, Kernel::kThreads, kernel.shared_bytes(), options_.order);
-      kernel(block);
+    if (launch.shuffled) std::shuffle(order.begin(), order.end(), launch.random);
+    std::vector<std::unique_ptr<EmulatedBlock>> resident;
+    size_t next = 0, turn = 0;
+    while (next < order.size() || !resident.empty()) {
+      while (next < order.size() && resident.size() < kResident) {
+        resident.push_back(std::make_unique<EmulatedBlock>(launch, order[next++], threads,
+                                                           shared_bytes, options_.order));
+      }
+      turn = (launch.shuffled ? launch.random() : turn + 1) % resident.size();
+      if (resident[turn]->advance(body)) resident.erase(resident.begin() + turn);
     }
     report_.barriers[nth] = launch.barriers;
     for (const auto& [kind, count] : launch.races) {
@@ -71,23 +89,49 @@ class EmulatedDevice {
     }
   }
 
- private:
+  static constexpr size_t kResident = 8;
   const Options& options_;
   Report& report_;
+  int64_t launches_ = 0;
 };
 
-// As torch's allocator gives it: aligned to 256 bytes, its content left over from others.
-class Memory {
+// A workspace as torch's allocator gives it: aligned to 256 bytes, its content left over from
+// others.
+class Allocation {
  public:
-  explicit Memory(int64_t bytes) : bytes_(static_cast<size_t>(bytes) + 256, 0xff) {}
-  void* data() {
+  explicit Allocation(int64_t bytes)
+      : bytes_(static_cast<size_t>(bytes) + 256, 0xff), region_(start(), bytes) {}
+  emulation::Region* region() { return &region_; }
+
+ private:
+  void* start() {
     const auto raw = reinterpret_cast<uintptr_t>(bytes_.data());
     return reinterpret_cast<void*>((raw + 255) / 256 * 256);
   }
 
- private:
   std::vector<unsigned char> bytes_;
+  emulation::Region region_;
 };
+
+// The caller's tensors, each a region of its own.
+class Tensors {
+ public:
+  template <typename T>
+  Global<T> operator()(void* data, int64_t count) {
+    if (!data) return nullptr;
+    regions_.push_back(
+        std::make_unique<emulation::Region>(data, count * static_cast<int64_t>(sizeof(T))));
+    return Global<T>(regions_.back().get(), data, count);
+  }
+
+ private:
+  std::vector<std::unique_ptr<emulation::Region>> regions_;
+};
+
+int64_t maps_in(const Request& request) {
+  return request.percents() * (request.keep_channels ? request.rows() : request.images) *
+         request.pixels;
+}
 
 template <typename S>
 Stack<S> stack_of(const void* data, const int64_t* size, const int64_t* stride) {
@@ -113,6 +157,7 @@ int guarded(int dtype, Report& report, Body body) {
       case 0:
         body.template operator()<float>();
         return 0;
+#if !defined(GAG_FAST_ONLY_FLOAT32)  // a test that compiles this often needs no more
       case 1:
         body.template operator()<double>();
         return 0;
@@ -122,6 +167,7 @@ int guarded(int dtype, Report& report, Body body) {
       case 3:
         body.template operator()<BFloat16>();
         return 0;
+#endif
     }
     throw std::runtime_error("unknown dtype");
   } catch (const std::exception& error) {
@@ -146,12 +192,15 @@ int emulate_guided_absgrad(int dtype, const void* data, const int64_t* size, con
                           {p, p + k}, normalize != 0, keep_channels != 0};
     const Workspace plan = plan_workspace<A>(request, true);
     report->workspace_bytes = plan.bytes;
-    Memory memory(plan.bytes);
+    Allocation memory(plan.bytes);
+    Tensors tensors;
     EmulatedDevice device(*options, *report);
-    guided_absgrad_on(device, stack_of<S>(data, size, stride), request, plan, memory.data(),
-                      static_cast<A*>(out));
+    guided_absgrad_on(device, stack_of<S>(data, size, stride), request, plan, memory.region(),
+                      tensors.template operator()<A>(out, maps_in(request)));
   });
 }
+
+#if !defined(GAG_FAST_ONLY_FLOAT32)
 
 // dtype 0 or 1; size is [B,C,H,W].
 int emulate_guided_absgrad_from_stats(int dtype, const void* m2, const void* abssum, int64_t count,
@@ -164,10 +213,15 @@ int emulate_guided_absgrad_from_stats(int dtype, const void* m2, const void* abs
                           {p, p + k}, normalize != 0, keep_channels != 0};
     const Workspace plan = plan_workspace<A>(request, false);
     report->workspace_bytes = plan.bytes;
-    Memory memory(plan.bytes);
+    Allocation memory(plan.bytes);
+    Tensors tensors;
     EmulatedDevice device(*options, *report);
-    guided_absgrad_from_stats_on(device, static_cast<const A*>(m2), static_cast<const A*>(abssum),
-                                 request, plan, memory.data(), static_cast<A*>(out));
+    const auto given = [&](const void* map) -> Global<const A> {
+      return tensors.template operator()<A>(const_cast<void*>(map),
+                                            request.rows() * request.pixels);
+    };
+    guided_absgrad_from_stats_on(device, given(m2), given(abssum), request, plan, memory.region(),
+                                 tensors.template operator()<A>(out, maps_in(request)));
   });
 }
 
@@ -178,13 +232,16 @@ int emulate_gradient_stats(int dtype, void* shift, void* mean, void* m2, void* a
   return guarded(dtype, *report, [&]<typename S>() {
     using A = Accumulator<S>;
     EmulatedDevice device(*options, *report);
-    A* const put_by = static_cast<A*>(settled);
     const int64_t elements = size[0] * size[2] * size[3] * size[4];
-    gradient_stats_on(
-        device, stack_of<S>(data, size, stride), count,
-        FoldedState<A>{static_cast<A*>(shift), static_cast<A*>(mean), static_cast<A*>(m2),
-                       static_cast<A*>(abssum), put_by, put_by ? put_by + elements : nullptr});
+    Tensors tensors;
+    const auto map = [&](void* data) { return tensors.template operator()<A>(data, elements); };
+    void* const settled_abssum = settled ? static_cast<A*>(settled) + elements : nullptr;
+    gradient_stats_on(device, stack_of<S>(data, size, stride), count,
+                      FoldedState<A>{map(shift), map(mean), map(m2), map(abssum), map(settled),
+                                     map(settled_abssum)});
   });
 }
+
+#endif
 
 }  // extern "C"
