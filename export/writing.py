@@ -15,6 +15,7 @@ from torch import nn
 
 from gag_fast._errors import GagFastError, first_line
 from gag_fast._files import native_source
+from gag_fast._runtime import require_onnxruntime
 from gag_fast.models import ModelSpec
 
 INPUT = "images"
@@ -33,6 +34,7 @@ def checked_request(
     Raises:
         ExportError: a name that is no .onnx file's, or a module that fits in none.
     """
+    require_onnxruntime()  # what is written is checked
     path = Path(path)
     if path.suffix != ".onnx":
         raise ExportError(f"the file's name must end in .onnx, got {str(path)!r}")

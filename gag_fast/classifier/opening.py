@@ -17,6 +17,7 @@ import torch
 
 from gag_fast._errors import ClassifierError, first_line
 from gag_fast._files import cache_folder, native_source
+from gag_fast._runtime import require_onnxruntime
 from gag_fast.classifier.foreign import Wanted, adapted
 from gag_fast.classifier.lanes import Backend, CallableBackend
 from gag_fast.classifier.openvino import OPENVINO, PRECISIONS, open_openvino
@@ -192,6 +193,7 @@ def open_on(
     """
     if not path.is_file():
         raise ClassifierError(f"there is no file {path}")
+    require_onnxruntime()
     if providers is not None:
         chosen = provider_list(providers)
     elif (reason := why_not(CUDA)) is None:

@@ -15,6 +15,7 @@ ROOMS: dict[str, set[str]] = {
     "reference": set(),
     "_blur": set(),
     "_errors": set(),
+    "_runtime": {"_errors"},
     "_files": set(),
     "_text": set(),
     "_inputs": set(),
@@ -85,7 +86,7 @@ ROOMS: dict[str, set[str]] = {
 }
 
 # What stands below every room and may be imported by each: nothing of the package is in them.
-GROUND = {"_blur", "_errors", "_files", "_inputs", "_text", "scores"}
+GROUND = {"_blur", "_errors", "_files", "_inputs", "_runtime", "_text", "scores"}
 
 
 def room_of(path: Path) -> str:
