@@ -35,6 +35,7 @@ _PUBLIC = {
     "log_cosh_dice": "metrics",
     "mae": "metrics",
     "load_model": "models",
+    "run": "runs.api",
 }
 __all__ = sorted(_PUBLIC)
 
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from gag_fast.models import load_model
     from gag_fast.onnx_explanation import OnnxExplanation
     from gag_fast.presets import Preset, preset
+    from gag_fast.runs.api import run
 
 
 def __getattr__(name: str) -> Any:

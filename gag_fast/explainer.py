@@ -57,7 +57,9 @@ def explain(
             once for many calls.
         images: `[B,C,H,W]` floating point, normalised as the model wants them, on its device.
         targets: class whose logit is explained: one for all, or `[B]`; None: the predicted ones.
-        method: one of `methods()`, with suffixes as in `explain_many`.
+        method: one of `methods()`, with suffixes as in `explain_many`, or `package.module:function`
+            for one of your own (`gag_fast.attribution.own`): a function (model, images, targets) ->
+            maps, or an attribution class of Captum.
         n: gradients per image, noise samples or steps on a path; 20 unless `settings` says else.
         noise: standard deviation of the Gaussian noise as a fraction of (max - min) of that image.
         p: percent in [0, 100] of the variance guide (Eq. 3.4), where the method has one.

@@ -144,7 +144,7 @@ def _whole_maps(
 ) -> dict[str, Tensor]:
     """Maps of a method that makes them by itself."""
     name, recipe = next(iter(recipes.items()))
-    whole = registry.WHOLE[recipe.whole or name]
+    whole = registry.whole_named(recipe.whole or name)
     options = registry.options_of(recipe, call.how.options)
     maps = whole.raw(source, call.images, call.targets, score=score, **options)
     if not call.how.keep:

@@ -6,6 +6,8 @@ A method name may carry suffixes, each after a slash, and a percent:
     smoothgrad/GA               processing variant of Section 6.2: +, -, A, G or GA
     integrated_gradients/R      reversed map of Section 4.3
     guided_absgrad/blur_ig      the aggregation over another modification's gradients
+
+A name with a colon, `package.module:function`, is a method of the user's own (`own`).
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from typing import Any
 from torch import Tensor
 
 from gag_fast._inputs import describe
+from gag_fast.attribution import own
 from gag_fast.attribution.blur_ig import blurred_path
 from gag_fast.attribution.explanation import Explanation
 from gag_fast.attribution.grad_cam import grad_cam, upsample
@@ -28,6 +31,7 @@ from gag_fast.attribution.integrated_gradients import straight_path
 from gag_fast.attribution.noise import noisy
 from gag_fast.attribution.processing import VARIANTS, Processing
 from gag_fast.attribution.samples import Sample, identity
+from gag_fast.attribution.source import GradientSource
 
 Modification = Callable[..., Iterator[Sample]]
 
@@ -56,6 +60,18 @@ class Whole:
 
 WHOLE: dict[str, Whole] = {"grad_cam": Whole(grad_cam, upsample)}
 
+
+def whole_named(name: str) -> Whole:
+    """The method of that name that makes its maps by itself, ours or the user's own."""
+    if own.is_own(name):
+
+        def raw(source: GradientSource, images: Tensor, targets: Tensor, *, score: str) -> Tensor:
+            return own.maps_of(name, source, images, targets, score)
+
+        return Whole(raw, own.finish)
+    return WHOLE[name]
+
+
 _GRADIENTS = Processing()
 _PATH = Processing(weighted=True)
 
@@ -70,7 +86,7 @@ class Recipe:
         value: what is read from the statistics; see `processing.saliency`.
         guided: whether the variance guide multiplies it.
         rectified: guided backpropagation's rule in the backward pass.
-        whole: a name in WHOLE, of a method that uses none of the above.
+        whole: a name that `whole_named` knows, of a method that uses none of the above.
         p: percent of the guide, where the name gives one.
         reverse: whether the map is reversed.
         aggregation: the method's name is that of an aggregation, open to any modification.
@@ -130,9 +146,16 @@ def parse(text: str) -> Recipe:
         raise TypeError(f"method must be a string, got {type(text).__name__} {text!r}")
     body, at, percent = text.partition("@")
     name, *suffixes = body.split("/")
-    if name not in METHODS:
-        raise ValueError(f"unknown method {name!r}; methods are {', '.join(METHODS)}")
-    recipe = METHODS[name]
+    if own.is_own(name):
+        own.function_named(name)  # refuses what cannot be had
+        recipe = Recipe(whole=name)
+    elif name in METHODS:
+        recipe = METHODS[name]
+    else:
+        raise ValueError(
+            f"unknown method {name!r}; methods are {', '.join(METHODS)}, "
+            "and package.module:function for your own"
+        )
     for suffix in suffixes:
         if suffix == "R":
             recipe = replace(recipe, reverse=True)
@@ -206,7 +229,7 @@ def options_of(recipe: Recipe, options: Mapping[str, Any]) -> dict[str, Any]:
 
 def _own_options(recipe: Recipe) -> set[str]:
     if recipe.whole:
-        return _keywords(WHOLE[recipe.whole].raw) - {"score"}
+        return _keywords(whole_named(recipe.whole).raw) - {"score"}
     return _keywords(MODIFICATIONS[recipe.modification])
 
 

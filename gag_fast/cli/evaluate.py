@@ -13,6 +13,7 @@ from gag_fast.cli.options import (
     add_explaining,
     add_model,
     explanation_of,
+    given_maps,
     names,
     positive,
 )
@@ -42,10 +43,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--methods",
         type=names,
-        default=("guided_absgrad",),
         metavar="a,b",
-        help="methods of explanation; guided_absgrad@65 is one with p = 65 "
-        "(default: guided_absgrad)",
+        help="methods of explanation; guided_absgrad@65 is one with p = 65, "
+        "package.module:function one of your own (default: guided_absgrad; none beside --maps)",
+    )
+    parser.add_argument(
+        "--maps",
+        type=given_maps,
+        action="append",
+        default=[],
+        metavar="[NAME=]PATH",
+        help="score maps that were computed elsewhere: a folder of .npy, an .npz or a .zarr with "
+        "one for each image, by its name; may be given again",
     )
     parser.add_argument(
         "--metrics",
@@ -89,7 +98,8 @@ def run(args: argparse.Namespace) -> int:
         model=args.model,
         weights=args.weights,
         onnx=args.onnx,
-        methods=args.methods,
+        methods=args.methods or (() if args.maps else ("guided_absgrad",)),
+        maps=_named(args.maps),
         metrics=args.metrics,
         preset=args.preset,
         explanation=explanation_of(args),
@@ -113,6 +123,13 @@ def run(args: argparse.Namespace) -> int:
         )
         return 1
     return _conclude(summary)
+
+
+def _named(pairs: list[tuple[str, str]]) -> dict[str, str]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError(f"--maps: two are called alike among {', '.join(n for n, _ in pairs)}")
+    return found
 
 
 def _conclude(summary) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -23,6 +24,16 @@ def names(text: str) -> tuple[str, ...]:
     if len(set(found)) != len(found):
         raise argparse.ArgumentTypeError(f"{text!r} has a name twice")
     return found
+
+
+def given_maps(text: str) -> tuple[str, str]:
+    """NAME=PATH, or a PATH whose last part without its suffix is the name."""
+    name, equals, path = text.partition("=")
+    if not equals:
+        name, path = PurePath(text).stem, text
+    if not name or not path:
+        raise argparse.ArgumentTypeError(f"must be PATH or NAME=PATH, got {text!r}")
+    return name, path
 
 
 def positive(text: str) -> int:

@@ -18,8 +18,10 @@ import torch
 import gag_fast
 from gag_fast._run_files import canonical
 from gag_fast.attribution.explanation import Explanation
+from gag_fast.attribution.own import fingerprint, is_own
 from gag_fast.data import Dataset
 from gag_fast.models import ModelSpec
+from gag_fast.runs.given import open_maps
 from gag_fast.runs.worker import Work
 
 FORMAT = 1
@@ -38,7 +40,7 @@ def settings_of(work: Work, spec: ModelSpec, dataset: Dataset, chunk: int) -> di
     Not among them: where files lie, engine, number of workers and the classifier's batch size,
     none of which changes a result.
     """
-    settings = {
+    settings: dict[str, Any] = {
         "data": dataset.fingerprint(),
         "images": len(dataset),
         "model": work.model,
@@ -56,6 +58,12 @@ def settings_of(work: Work, spec: ModelSpec, dataset: Dataset, chunk: int) -> di
         "provider": work.provider,
         "maps": work.keep_maps,
     }
+    # Only where there are any, so that other runs have the settings they always had.
+    if own := {name: fingerprint(name.split("/")[0]) for name in work.methods if is_own(name)}:
+        settings["own_methods"] = own
+    if work.maps:
+        given = open_maps(work.maps)
+        settings["given_maps"] = {name: maps.fingerprint() for name, maps in given.items()}
     return json.loads(canonical(settings))  # tuples become lists, as they will be when read back
 
 

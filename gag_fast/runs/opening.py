@@ -64,7 +64,8 @@ def opened(request: Request, quiet: bool = False) -> Iterator[Opened]:
     Raises:
         ValueError: something that was asked for is impossible (subclasses say of what kind).
     """
-    check_fit(recipes_of(request.methods), request.explanation)
+    if request.methods:
+        check_fit(recipes_of(request.methods), request.explanation)
     loaded = load_model(request.model, request.weights)
     spec = loaded[1]
     dataset = _dataset(request, spec)
@@ -86,7 +87,7 @@ def opened(request: Request, quiet: bool = False) -> Iterator[Opened]:
             size = chunk_size(len(dataset), device, request.chunk)
             mark = _settled(folder, stored, worker, dataset, size, progress)
             chunks = cut(dataset, size)
-            todo = find_todo(folder, chunks, worker.work.methods, mark, request.retry_failed)
+            todo = find_todo(folder, chunks, worker.work.names, mark, request.retry_failed)
             _tell(todo, len(dataset), folder, progress)
             if todo.chunks:
                 folder.write_session(_session(request, todo, worker.classifier))
@@ -150,17 +151,19 @@ def _worker(
     )
     _check_fit(classifier, spec, onnx)
     batch_size = request.batch_size or choices.batch_size
-    with source_of(module, device, batch_size) as source:
+    with source_of(module, device, batch_size, request.methods) as source:
         work = Work(
             model=request.model,
             weights=_absolute_weights(request.weights),
             onnx=os.path.abspath(onnx),
             methods=tuple(request.methods),
+            maps={name: os.path.abspath(path) for name, path in request.maps.items()},
             metrics=tuple(request.metrics),
             preset=preset,
             explanation=request.explanation,
             image_ids=choices.image_ids,
-            batch_size=batch_size or source.batch_size(_blank(spec, device)),
+            batch_size=batch_size
+            or (1 if source is None else source.batch_size(_blank(spec, device))),
             score_batch=classifier.batch_size,
             device=device,
             provider=classifier.providers[0].removesuffix("ExecutionProvider").lower(),

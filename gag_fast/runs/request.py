@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from gag_fast.attribution.explanation import Explanation
 from gag_fast.data import Dataset
@@ -24,7 +25,9 @@ class Request:
         model: NAME of `load_model`; every process of the run loads it by that.
         weights: as `load_model` takes them.
         onnx: the classifier that scores; None: the model is exported to `out`/model.onnx.
-        methods: names that `explain_many` takes.
+        methods: names that `explain_many` takes; may be empty beside `maps`.
+        maps: maps that were computed elsewhere, scored beside the others: name -> folder or file
+            with one for each image (`runs.given`).
         metrics: names that `evaluate` takes.
         preset: name or value of the scoring preset.
         explanation: how to explain; the methods' options must be JSON values.
@@ -49,6 +52,7 @@ class Request:
     weights: str = "default"
     onnx: str | os.PathLike[str] | None = None
     methods: Sequence[str] = ("guided_absgrad",)
+    maps: Mapping[str, str | os.PathLike[str]] = field(default_factory=dict)
     metrics: Sequence[str] = ("rcap", "dauc", "iauc")
     preset: str | Preset = "paper"
     explanation: Explanation = field(default_factory=Explanation)
@@ -68,9 +72,12 @@ class Request:
             raise ValueError(f"engine must be {' or '.join(ENGINES)}, got {self.engine!r}")
         for name in ("methods", "metrics"):
             values = tuple(getattr(self, name))
-            if not values or len(set(values)) != len(values):
+            may_be_empty = name == "methods" and self.maps
+            if not (values or may_be_empty) or len(set(values)) != len(values):
                 raise ValueError(f"{name} must be one or more different names, got {values}")
             object.__setattr__(self, name, values)
+        if both := sorted(set(self.maps) & set(self.methods)):
+            raise ValueError(f"maps and methods are both called {', '.join(both)}: name one anew")
         for name in ("limit", "chunk", "workers", "batch_size"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -98,6 +105,12 @@ class Summary:
     seconds: float = 0.0
     failures: dict[str, str] = field(default_factory=dict)
     interrupted: int | None = None
+
+    def to_frame(self) -> Any:
+        """The rows that are there, as a pandas DataFrame; needs pandas."""
+        from gag_fast.runs.folder import RunFolder
+
+        return RunFolder(self.out).read().to_pandas()
 
     @property
     def complete(self) -> bool:

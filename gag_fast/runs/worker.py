@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +18,7 @@ from gag_fast.attribution.explaining import explain_as
 from gag_fast.attribution.explanation import Explanation
 from gag_fast.attribution.gradients import GradientEngine
 from gag_fast.attribution.inputs import BY_PIXELS, as_keys, id_of_name
+from gag_fast.attribution.processing import min_max
 from gag_fast.attribution.source import GradientSource
 from gag_fast.classifier import Classifier
 from gag_fast.images import normalise
@@ -27,6 +28,7 @@ from gag_fast.models import ModelSpec, load_model
 from gag_fast.presets import Preset
 from gag_fast.runs.chunks import Chunk
 from gag_fast.runs.decoding import Decoded
+from gag_fast.runs.given import MapError, open_maps
 from gag_fast.runs.rows import FAILED, OK, table_of
 
 
@@ -38,6 +40,7 @@ class Work:
         model, weights: as `load_model` takes them.
         onnx: the classifier's file.
         methods: names that `explain_many` takes.
+        maps: of methods that were computed elsewhere, by their names: see `given`.
         metrics: names that `evaluate` takes.
         preset: the scoring preset.
         explanation: how to explain.
@@ -58,6 +61,7 @@ class Work:
     metrics: tuple[str, ...]
     preset: Preset
     explanation: Explanation = field(default_factory=Explanation)
+    maps: Mapping[str, str] = field(default_factory=dict)
     image_ids: str = "name"
     batch_size: int | None = None
     score_batch: int | None = None
@@ -65,6 +69,11 @@ class Work:
     provider: str = "cpu"
     keep_maps: bool = False
     threads: int | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of all methods: an image has a row for each."""
+        return (*self.methods, *self.maps)
 
 
 @dataclass
@@ -78,6 +87,7 @@ class Explained:
     ids: torch.Tensor
     maps: dict[str, torch.Tensor]
     errors: dict[str, str]
+    missing: dict[tuple[int, str], str]  # (image, method) without a map, and why
     seconds: float
 
 
@@ -102,17 +112,18 @@ class Worker:
     Args:
         work: what to compute.
         spec: of the model.
-        source: its gradients, at work for as long as the worker is.
+        source: its gradients, at work as long as the worker is; None where no method needs any.
         classifier: what scores.
     """
 
     def __init__(
-        self, work: Work, spec: ModelSpec, source: GradientSource, classifier: Classifier
+        self, work: Work, spec: ModelSpec, source: GradientSource | None, classifier: Classifier
     ) -> None:
         self.work = work
         self.spec = spec
         self.source = source
         self.classifier = classifier
+        self.given = open_maps(work.maps)
 
     def explain(self, chunk: Chunk, decoded: Sequence[Decoded]) -> Explained:
         """The chunk's maps.
@@ -132,7 +143,8 @@ class Worker:
         maps: dict[str, torch.Tensor] = {}
         errors: dict[str, str] = {}
         try:
-            maps = dict(self._explain(images, targets, work.methods, ids))
+            if work.methods:
+                maps = dict(self._explain(images, targets, work.methods, ids))
         except (ValueError, TypeError) as error:
             raise MethodError(str(error)) from error
         except RuntimeError as first:
@@ -144,13 +156,15 @@ class Worker:
                     errors[method] = first_line(error)
             if not maps and len(work.methods) == 1:
                 errors[work.methods[0]] = first_line(first)
+        found, missing = self._given(chunk, images)
+        maps |= found
         seconds = time.perf_counter() - begin
-        return Explained(chunk, list(decoded), images, targets, ids, maps, errors, seconds)
+        return Explained(chunk, list(decoded), images, targets, ids, maps, errors, missing, seconds)
 
     def score(self, explained: Explained) -> Scored:
         """The chunk's rows: every (image, method) has one, whatever happened to it."""
         begin = time.perf_counter()
-        methods = [m for m in self.work.methods if m in explained.maps]
+        methods = [m for m in self.work.names if m in explained.maps]
         failures: dict[tuple[int, str], str] = {}
         scores: Scores | None = None
         probabilities = torch.empty(0)
@@ -171,9 +185,9 @@ class Worker:
             failures = {(i, m): reason for i in range(len(explained.decoded)) for m in methods}
         seconds = time.perf_counter() - begin
         rows = []
-        count = len(explained.decoded) * len(self.work.methods)
+        count = len(explained.decoded) * len(self.work.names)
         for i, (item, decoded) in enumerate(zip(explained.chunk.items, explained.decoded)):
-            for method in self.work.methods:
+            for method in self.work.names:
                 row: dict[str, Any] = {
                     "image": item.image,
                     "method": method,
@@ -192,7 +206,12 @@ class Worker:
                     "mask_mtime_ns": decoded.mask_mtime_ns,
                     "status": OK,
                 }
-                fault = decoded.error or explained.errors.get(method) or failures.get((i, method))
+                fault = (
+                    decoded.error
+                    or explained.errors.get(method)
+                    or explained.missing.get((i, method))
+                    or failures.get((i, method))
+                )
                 if fault is None:
                     row["target"] = int(explained.targets[i])
                     row |= _judged(probabilities[i], row["target"])
@@ -216,11 +235,12 @@ class Worker:
         return normalise(pixels, self.spec.preprocessing).to(self.work.device)
 
     def _targets(self, chunk: Chunk, images: torch.Tensor) -> torch.Tensor:
-        """The labels; where one is missing, the class that the module predicts."""
+        """The labels; where one is missing, the class that the model predicts."""
         given = [item.target for item in chunk.items]
         if None not in given:
             return torch.tensor(given, device=images.device)
-        predicted = self.source.logits(images).argmax(dim=1).tolist()
+        scores = self.classifier(images) if self.source is None else self.source.logits(images)
+        predicted = scores.argmax(dim=1).tolist()
         return torch.tensor(
             [p if g is None else g for g, p in zip(given, predicted)], device=images.device
         )
@@ -238,8 +258,29 @@ class Worker:
         methods: tuple[str, ...],
         ids: torch.Tensor,
     ) -> Mapping[str, torch.Tensor]:
+        assert self.source is not None
         how = self.work.explanation
         return explain_as(self.source, images, targets, methods, how, image_ids=ids)
+
+    def _given(
+        self, chunk: Chunk, images: torch.Tensor
+    ) -> tuple[dict[str, torch.Tensor], dict[tuple[int, str], str]]:
+        """The maps that were computed elsewhere, each scaled to [0, 1] like ours; what is missing.
+
+        An image without a map takes part with a blank one, like one that could not be decoded.
+        """
+        maps: dict[str, torch.Tensor] = {}
+        missing: dict[tuple[int, str], str] = {}
+        shape = (images.shape[2], images.shape[3])
+        for name, given in self.given.items():
+            stack = torch.zeros(len(images), *shape)
+            for i, item in enumerate(chunk.items):
+                try:
+                    stack[i] = torch.from_numpy(given.map_of(item.image, shape))
+                except MapError as error:
+                    missing[i, name] = str(error)
+            maps[name] = min_max(stack).to(images.device)
+        return maps, missing
 
     def _evaluate(self, explained: Explained, maps: torch.Tensor) -> Scores | None:
         masks = None
@@ -276,9 +317,14 @@ def set_threads(threads: int | None) -> None:
 
 
 def source_of(
-    module: torch.nn.Module, device: str, batch_size: int | None
-) -> AbstractContextManager[GradientSource]:
-    """The model's gradients, held open for a whole run: the model is copied once, not a chunk."""
+    module: torch.nn.Module, device: str, batch_size: int | None, methods: Sequence[str]
+) -> AbstractContextManager[GradientSource | None]:
+    """The model's gradients, held open for a whole run: the model is copied once, not a chunk.
+
+    None where there are no methods, only maps from elsewhere.
+    """
+    if not methods:
+        return nullcontext()
     return GradientEngine(module.to(device), batch_size=batch_size)
 
 
@@ -287,7 +333,7 @@ def open_worker(work: Work) -> Iterator[Worker]:
     """A worker in a process that has nothing of the model yet."""
     set_threads(work.threads)
     module, spec = load_model(work.model, work.weights)
-    with source_of(module, work.device, work.batch_size) as source:
+    with source_of(module, work.device, work.batch_size, work.methods) as source:
         classifier = Classifier(
             work.onnx,
             providers=work.provider,

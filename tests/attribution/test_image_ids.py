@@ -27,11 +27,6 @@ def by_quantus(model, x, **how):
 DOORS = [by_explain, by_captum, by_quantus]
 
 
-@pytest.fixture(scope="module")
-def model():
-    return shaken(TinyNet)
-
-
 def moved(a, b):
     """How far maps moved, as a share of their size, for each image."""
     a, b = a.flatten(1).double(), b.flatten(1).double()

@@ -1,0 +1,134 @@
+"""Methods of the user's own, by name: `package.module:function`, or an attribution class of Captum.
+
+A function gets (model, images `[B,C,H,W]`, targets `[B]`) and returns maps `[B,H,W]`, which stay as
+they are, or attributions `[B,C,H,W]`, whose magnitudes are summed over the channels. A class, as
+Captum's are, is made of a model and has `attribute(images, target=targets)`, which returns
+attributions.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gag_fast._errors import GagFastError, first_line
+from gag_fast._inputs import as_numbers, describe
+from gag_fast.attribution.gradients import module_engine
+from gag_fast.attribution.source import GradientSource
+
+Function = Callable[[Any, Tensor, Tensor], Any]
+
+
+def is_own(name: str) -> bool:
+    """Whether a method's name is that of something to import."""
+    return ":" in name
+
+
+def function_named(name: str) -> Function:
+    """What `package.module:function` names, as a function of (model, images, targets).
+
+    Raises:
+        GagFastError: it cannot be imported or is nothing that explains.
+    """
+    found = _imported(name)
+    if isinstance(found, type):
+        if not callable(getattr(found, "attribute", None)):
+            raise GagFastError(
+                f"method {name!r} is a class without attribute(images, target=...); "
+                "give a function (model, images, targets) -> maps"
+            )
+
+        def attribute(model: Any, images: Tensor, targets: Tensor) -> Any:
+            given = found(model).attribute(images.requires_grad_(), target=targets)
+            return given[0] if isinstance(given, tuple) and len(given) == 1 else given
+
+        return attribute
+    if not callable(found):
+        raise GagFastError(f"method {name!r} is a {type(found).__name__}, not a function")
+    return found
+
+
+def _imported(name: str) -> Any:
+    package, _, path = name.partition(":")
+    if not package or not path:
+        raise GagFastError(f"a method of your own is package.module:function, got {name!r}")
+    here = os.getcwd()
+    sys.path.insert(0, here)
+    try:
+        found: Any = importlib.import_module(package)
+        for part in path.split("."):
+            found = getattr(found, part)
+    except ImportError as error:
+        raise GagFastError(f"method {name!r}: cannot import {package!r}: {error}") from None
+    except AttributeError:
+        raise GagFastError(f"method {name!r}: {package} has no {path!r}") from None
+    finally:
+        with contextlib.suppress(ValueError):
+            sys.path.remove(here)
+    return found
+
+
+def fingerprint(name: str) -> str:
+    """SHA-256 of the source file behind a name: a run goes on only with the same one."""
+    function_named(name)
+    path = getattr(sys.modules[name.partition(":")[0]], "__file__", None)
+    return hashlib.sha256(Path(path).read_bytes() if path else b"").hexdigest()
+
+
+def maps_of(
+    name: str, source: GradientSource, images: Tensor, targets: Tensor, score: str
+) -> Tensor:
+    """What the method gives for all images, in the source's batches.
+
+    Returns:
+        `[B,H,W]` or `[B,C,H,W]`, on the images' device.
+
+    Raises:
+        RuntimeError: the method failed, or gave something else.
+    """
+    function = function_named(name)
+    if score != "logit":
+        raise GagFastError(f"{name} decides by itself what it differentiates, got score={score!r}")
+    engine = module_engine(source, name)
+    step = engine.batch_size(images[0])
+    parts = []
+    for part, chosen in zip(images.split(step), targets.split(step), strict=True):
+        with torch.inference_mode(False), torch.enable_grad():
+            try:
+                given = function(engine.module, part.clone(), chosen.clone())
+            except Exception as error:
+                why = f"{type(error).__name__}: {first_line(error)}"
+                raise RuntimeError(f"{name} failed: {why}") from error
+        parts.append(_checked(name, given, part))
+    if len({part.dim() for part in parts}) > 1:
+        raise RuntimeError(f"{name} gave maps for some images and attributions for others")
+    return torch.cat(parts)
+
+
+def _checked(name: str, given: Any, images: Tensor) -> Tensor:
+    count, _, height, width = images.shape
+    try:
+        maps = as_numbers(given, "maps").to(images.device)
+    except TypeError:
+        maps = torch.empty(0)
+    fits = maps.dim() in (3, 4) and len(maps) == count and maps.shape[-2:] == images.shape[-2:]
+    if not fits:
+        raise RuntimeError(
+            f"{name} must give maps [{count}, {height}, {width}] or attributions "
+            f"[{count}, C, {height}, {width}] for these images, gave {describe(given)}"
+        )
+    return maps.to(torch.float64 if maps.dtype == torch.float64 else torch.float32)
+
+
+def finish(given: Tensor, size: tuple[int, int]) -> Tensor:
+    """Maps `[B,H,W]` of what `maps_of` returns."""
+    return given if given.dim() == 3 else given.abs().sum(1)

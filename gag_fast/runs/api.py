@@ -1,0 +1,102 @@
+"""`gag_fast.run`: what `gag-fast evaluate` does, from Python."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Unpack
+
+from gag_fast.attribution.explanation import Explanation, MethodOptions
+from gag_fast.data import Dataset
+from gag_fast.presets import Preset
+from gag_fast.runs.request import Request, Summary
+from gag_fast.runs.run import run as run_request
+
+
+def run(
+    data: str | os.PathLike[str] | Dataset,
+    model: str,
+    methods: Sequence[str] | str,
+    out: str | os.PathLike[str],
+    *,
+    maps: Mapping[str, str | os.PathLike[str]] | None = None,
+    metrics: Sequence[str] = ("rcap", "dauc", "iauc"),
+    preset: str | Preset = "paper",
+    weights: str = "default",
+    onnx: str | os.PathLike[str] | None = None,
+    n: int | None = None,
+    noise: float = 0.15,
+    p: float = 85.0,
+    seed: int = 0,
+    settings: str | None = None,
+    batch_size: int | None = None,
+    providers: str | None = None,
+    device: str | None = None,
+    limit: int | None = None,
+    chunk: int | None = None,
+    keep_maps: bool = False,
+    engine: str = "local",
+    workers: int | None = None,
+    retry_failed: bool = False,
+    quiet: bool = False,
+    **method_options: Unpack[MethodOptions],
+) -> Summary:
+    """Explains and scores a data set into a folder; goes on with the folder's run if there is one.
+
+    Args:
+        data: a folder with a sub-folder for each class, a flat folder, a table (path, label, mask),
+            .tar shards, or a `Dataset`.
+        model: NAME of `load_model`, or `package.module:function`.
+        methods: names that `explain_many` takes, your own as `package.module:function` among them;
+            one name or several. May be empty beside `maps`.
+        out: the run folder.
+        maps: maps that were computed elsewhere: name -> folder of .npy, .npz or .zarr with one for
+            each image, by the image's name; scored beside the others, without gradients.
+        metrics: names that `evaluate` takes.
+        preset: of the scores.
+        weights: as `load_model` takes them.
+        onnx: the classifier that scores; None: the model is exported to `out`/model.onnx.
+        n, noise, p, seed, settings: as in `explain`.
+        batch_size: modified images in one backward pass; None: by memory.
+        providers: what scores; None: the best that works.
+        device: of the gradients, "cpu" or "cuda"; None: a GPU if there is one.
+        limit: only so many images.
+        chunk: images a part.
+        keep_maps: keep the saliency maps too.
+        engine: "local" or "ray".
+        workers: decoding processes, or Ray's workers.
+        retry_failed: try the failed images again.
+        quiet: no progress and no notes on stderr.
+        **method_options: the methods' own, as in `explain_many`.
+
+    Returns:
+        `Summary`: `.complete`, `.failures`, `.to_frame()` with a row for each image and method.
+
+    Raises:
+        ValueError: something that was asked for is impossible; one line.
+    """
+    how = Explanation(
+        n=n, noise=noise, p=p, seed=seed, settings=settings, options=dict(method_options)
+    )
+    request = Request(
+        data=data,
+        out=out,
+        model=model,
+        weights=weights,
+        onnx=onnx,
+        methods=(methods,) if isinstance(methods, str) else methods,
+        maps=maps or {},
+        metrics=metrics,
+        preset=preset,
+        explanation=how,
+        batch_size=batch_size,
+        providers=providers,
+        device=device,
+        limit=limit,
+        chunk=chunk,
+        keep_maps=keep_maps,
+        engine=engine,
+        workers=workers,
+        retry_failed=retry_failed,
+    )
+    return run_request(request, quiet)

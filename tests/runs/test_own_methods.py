@@ -1,0 +1,209 @@
+"""Runs of methods that are not ours: the user's own, Captum's, and maps from elsewhere."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import gag_fast
+from gag_fast.data import open_dataset
+from gag_fast.runs.folder import RunError, RunFolder
+from tests import ROOT
+from tests.runs.run_rows import parts, rows, same_bits
+from tests.runs.test_run import wait_for_parts
+from tests.tiny_classifier import MODEL
+
+SIDE = 32
+OWN, CAPTUM = "tests.attribution.test_own_methods:ramp", "captum.attr:Saliency"
+
+
+def write_maps(folder, data, skip=()):
+    """A map for each image, by a fixed seed: folder/blue/000.npy."""
+    rng = np.random.default_rng(0)
+    made = {}
+    for item in open_dataset(data).items:
+        made[item.image] = rng.normal(size=(SIDE, SIDE)).astype(np.float32)
+        if item.image not in skip:
+            path = (folder / item.image).with_suffix(".npy")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            np.save(path, made[item.image])
+    return made
+
+
+def methods_of(table):
+    return set(table["method"].to_pylist())
+
+
+def test_ours_captums_and_given_maps_killed_and_restarted(photos, start, onnx, tmp_path):
+    pytest.importorskip("captum.attr", reason="Captum is not installed")
+    data = photos(40)
+    write_maps(tmp_path / "elsewhere", data)
+    asked = {"methods": ("guided_absgrad", CAPTUM), "maps": {"elsewhere": tmp_path / "elsewhere"}}
+    quiet = start(data, out="quiet", **asked)
+    assert quiet.complete
+    assert methods_of(rows(quiet.out)) == {"guided_absgrad", CAPTUM, "elsewhere"}
+    words = [
+        *(sys.executable, "-m", "gag_fast", "evaluate", str(data), "--model", MODEL),
+        *("--onnx", str(onnx), "--out", str(tmp_path / "killed"), "--n", "3", "--chunk", "4"),
+        *("--workers", "1", "--providers", "cpu", "--methods", f"guided_absgrad,{CAPTUM}"),
+        *("--maps", str(tmp_path / "elsewhere")),
+    ]
+    running = subprocess.Popen(
+        words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT
+    )
+    wait_for_parts(tmp_path / "killed", 2, running)
+    running.kill()
+    running.communicate()
+    done = len(parts(tmp_path / "killed"))
+    assert 2 <= done < 10
+    summary = start(data, out="killed", **asked)
+    assert summary.computed == 40 - 4 * done
+    assert rows(quiet.out).num_rows == 120
+    assert same_bits(rows(summary.out), rows(quiet.out))
+
+
+@pytest.mark.parametrize("kind", ["npz by name", "npz of one array", "zarr"])
+def test_maps_in_one_file_are_those_in_a_folder(photos, start, tmp_path, kind):
+    data = photos(5)
+    made = write_maps(tmp_path / "m", data)
+    path = tmp_path / "m.npz"
+    if kind == "npz by name":
+        np.savez(path, **made)
+    elif kind == "npz of one array":
+        np.savez(path, images=np.array(list(made)), maps=np.stack(list(made.values())))
+    else:
+        zarr = pytest.importorskip("zarr", reason="Zarr is not installed")
+        path = tmp_path / "m.zarr"
+        group = zarr.open_group(str(path), mode="w")
+        group["images"] = np.array(list(made), dtype=np.dtypes.StringDType())
+        group["maps"] = np.stack([*made.values()])
+    folder = start(data, out="folder", methods=(), maps={"m": tmp_path / "m"})
+    file = start(data, out="file", methods=(), maps={"m": path})
+    assert same_bits(rows(folder.out), rows(file.out))
+    assert methods_of(rows(file.out)) == {"m"}
+
+
+def test_their_scores_are_those_of_the_library(photos, start, onnx, tmp_path):
+    import torch
+
+    from gag_fast.attribution.processing import min_max
+    from gag_fast.images import load_image, preprocess
+
+    data = photos(3)
+    made = write_maps(tmp_path / "m", data)
+    found = {r["image"]: r for r in rows(start(data, methods=(), maps={"m": tmp_path / "m"}).out)
+             .to_pylist()}  # fmt: skip
+    spec = gag_fast.load_model(MODEL)[1]
+    items = open_dataset(data, 5, spec.labels).items
+    images = torch.stack([preprocess(load_image(i.path), spec.preprocessing) for i in items])
+    maps = min_max(torch.stack([torch.from_numpy(made[i.image]) for i in items]))
+    targets = torch.tensor([i.target for i in items])
+    expected = gag_fast.evaluate(gag_fast.Classifier(onnx, "cpu"), images, maps, targets)
+    for i, item in enumerate(items):
+        assert found[item.image]["rcap"] == pytest.approx(float(expected.rcap[i]), abs=1e-6)
+
+
+def test_without_gradients_and_without_labels(photos, start, tmp_path, monkeypatch):
+    from gag_fast.attribution.gradients import GradientEngine
+
+    def no(*_, **__):
+        raise AssertionError("nobody asked for gradients")
+
+    monkeypatch.setattr(GradientEngine, "__enter__", no)
+    photos(3)
+    flat = tmp_path / "flat"
+    flat.mkdir()
+    for i, item in enumerate(open_dataset(tmp_path / "data").items):
+        item.path.rename(flat / f"{i}.png")
+    write_maps(tmp_path / "m", flat)
+    table = rows(start(flat, methods=(), maps={"m": tmp_path / "m"}).out)
+    assert table["target"].to_pylist() == table["predicted"].to_pylist()
+    assert set(table["status"].to_pylist()) == {"ok"}
+
+
+def test_a_bad_map_costs_its_row(photos, start, tmp_path):
+    data = photos(6)
+    names = [item.image for item in open_dataset(data).items]
+    write_maps(tmp_path / "m", data, skip=names[:1])
+    bad = [(tmp_path / "m" / name).with_suffix(".npy") for name in names[1:5]]
+    np.save(bad[0], np.zeros((7, 7)))
+    bad[1].write_bytes(b"no array")
+    np.save(bad[2], np.array([{}], dtype=object))
+    np.save(bad[3], np.full((SIDE, SIDE), np.nan))
+    summary = start(data, methods=("vanilla",), maps={"m": tmp_path / "m"})
+    found = {(r["image"], r["method"]): r for r in rows(summary.out).to_pylist()}
+    words = ["no map of", r"is \[7, 7\], the model's images are \[32, 32\]", "cannot be read",
+             "cannot be read|is object", "not finite"]  # fmt: skip
+    for name, word in zip(names, words):
+        assert found[name, "vanilla"]["status"] == "ok"
+        with pytest.raises(AssertionError, match=word):
+            raise AssertionError(found[name, "m"]["error"])
+    assert found[names[5], "m"]["status"] == "ok"
+    assert not summary.complete
+
+
+def test_a_failing_method_costs_its_rows(photos, start):
+    own = "tests.attribution.test_own_methods:breaks"
+    found = rows(start(photos(2), methods=("vanilla", own)).out).to_pylist()
+    assert {(r["method"], r["status"]) for r in found} == {("vanilla", "ok"), (own, "failed")}
+    assert {r["error"] for r in found if r["method"] == own} == {
+        f"{own} failed: KeyError: 'no such thing'"
+    }
+
+
+def test_other_maps_and_another_function_are_another_run(photos, start, tmp_path, monkeypatch):
+    data = photos(3)
+    made = write_maps(tmp_path / "m", data)
+    module = tmp_path / "of_mine.py"
+    module.write_text("def f(model, x, targets):\n    return x[:, 0].abs()\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    asked = {"methods": ("of_mine:f",), "maps": {"m": tmp_path / "m"}}
+    out = start(data, **asked).out
+    assert start(data, **asked).computed == 0
+    path = (tmp_path / "m" / next(iter(made))).with_suffix(".npy")
+    np.save(path, made[next(iter(made))] + 1)
+    with pytest.raises(RunError, match=r"given_maps\.m: \w{12}… in the folder, \w{12}… now"):
+        start(data, **asked)
+    np.save(path, made[next(iter(made))])
+    module.write_text("def f(model, x, targets):\n    return x[:, 1].abs()\n")
+    with pytest.raises(RunError, match=r"own_methods\.of_mine:f: \w{12}… in the folder"):
+        start(data, **asked)
+    settings = json.loads((out / "manifest.json").read_text())["settings"]
+    assert settings["methods"] == ["of_mine:f"]
+    assert list(settings["given_maps"]) == ["m"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"maps": {"m": "gone"}}, "gone: no such folder or file of maps"),
+        ({"maps": {"m": __file__}}, "maps must be a folder, an .npz or a .zarr"),
+        ({"maps": {"vanilla": "x"}}, "maps and methods are both called vanilla"),
+        ({"methods": ("gone:f",)}, "cannot import 'gone'"),
+    ],
+)
+def test_mistakes(photos, start, changes, words):
+    with pytest.raises(ValueError, match=words) as caught:
+        start(photos(2), **changes)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_same_from_python(photos, start, onnx, tmp_path):
+    data = photos(5)
+    write_maps(tmp_path / "m", data)
+    common = {"onnx": onnx, "chunk": 4, "providers": "cpu", "workers": 1, "quiet": True}
+    summary = gag_fast.run(
+        data, MODEL, ["guided_absgrad", OWN], tmp_path / "api", maps={"m": tmp_path / "m"},
+        n=3, seed=2, **common,
+    )  # fmt: skip
+    expected = start(data, methods=("guided_absgrad", OWN), maps={"m": tmp_path / "m"}, seed=2)
+    assert summary.complete
+    assert same_bits(rows(summary.out), rows(expected.out))
+    pytest.importorskip("pandas", reason="pandas is not installed")
+    assert len(summary.to_frame()) == 15 == RunFolder(summary.out).read().num_rows
+    with pytest.raises(TypeError, match="unknown option 'sed'; did you mean 'seed'"):
+        gag_fast.run(data, MODEL, "vanilla", tmp_path / "x", sed=1, **common)
+    assert os.listdir(tmp_path / "m")
