@@ -43,6 +43,9 @@ class Lane(ABC):
     def run(self, rows: int) -> Tensor:
         """Raw scores [rows, K] of the first rows of the buffer."""
 
+    def cancel(self) -> None:  # noqa: B027 (most passes end by themselves)
+        """Ends the pass that is running, from another thread; the lane is not used again."""
+
 
 class Backend(ABC):
     """Opens lanes, and drives jobs through them."""
@@ -164,7 +167,7 @@ class LanePool:
             futures = [
                 self._executor.submit(_work, lane, numbers, stop, work) for lane in lanes[:jobs]
             ]
-            with _stopping(stop, futures):
+            with _stopping(stop, futures, lanes):
                 for future in futures:
                     future.result()
 
@@ -188,10 +191,21 @@ def _work(
 
 
 @contextlib.contextmanager
-def _stopping(stop: threading.Event, futures: list[Future[None]]) -> Iterator[None]:
-    """Whatever ends the wait (an error, Ctrl-C): no lane is left running."""
+def _stopping(
+    stop: threading.Event, futures: list[Future[None]], lanes: list[Lane]
+) -> Iterator[None]:
+    """Whatever ends the wait (an error, Ctrl-C): no lane is left running.
+
+    A file's forward pass may have no end; Ctrl-C cuts it off instead of waiting for it.
+    """
     try:
         yield
+    except Exception:
+        raise
+    except BaseException:
+        for lane in lanes:
+            lane.cancel()
+        raise
     finally:
         stop.set()
         for future in futures:

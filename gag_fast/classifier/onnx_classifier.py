@@ -132,6 +132,7 @@ class Classifier:
         self._cache_key = " ".join(opened.key)
         self._lanes: tuple[int, Shape, list[Lane]] | None = None
         self._lock = threading.RLock()
+        self._process = os.getpid()
         self._reading_lock = threading.Lock()
         self._warned = False
         self.rates: dict[int, float] = {}
@@ -328,12 +329,21 @@ class Classifier:
 
     def drive(self, jobs: int, shape: Shape, fill: Fill, collect: Collect) -> None:
         """Runs batches through the classifier: see `backends.Backend.drive`."""
+        self._check_process()
         batch = self.batch_size
         with self._lock:  # two threads may share a classifier, not its buffers
             if self._lanes is None or self._lanes[:2] != (batch, shape):
                 self._lanes = None  # the old buffers go before the new ones come
                 self._lanes = (batch, shape, self.backend.open(batch, shape))
             self.backend.drive(self._lanes[2], jobs, fill, collect)
+
+    def _check_process(self) -> None:
+        """Threads do not survive a fork, so a child would wait for them for ever."""
+        if os.getpid() != self._process:
+            raise ClassifierError(
+                f"this Classifier is that of process {self._process}, and a forked child has not "
+                "its threads: make a new one in the child, or start it by 'spawn'"
+            )
 
     def classes(self, images: Tensor) -> int:
         """K; found with one forward pass where nothing said it yet."""

@@ -31,7 +31,7 @@ from gag_fast.classifier.providers import (
     why_not,
     with_defaults,
 )
-from gag_fast.classifier.sessions import CpuSession, CudaSession, uncaptured
+from gag_fast.classifier.sessions import CpuSession, CudaSession, run_once
 from gag_fast.models import ModelSpec
 
 log = logging.getLogger("gag_fast")
@@ -304,7 +304,7 @@ def _facts(session: Any, name: str) -> Facts:
         # The file does not say: one image does.
         x = np.zeros((batch or 1, channels or 3, *(size or (224, 224))), np.float32)
         try:
-            (scores,) = session.run(None, {given.name: x}, uncaptured())
+            (scores,) = run_once(session, x)
         except Exception as error:
             raise ClassifierError(
                 f"{name} fails on an input of shape {x.shape}: {first_line(error)}"

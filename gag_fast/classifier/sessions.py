@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -35,10 +36,10 @@ class CpuSession(Backend):
         ]
 
     def drive(self, lanes: list[Lane], jobs: int, fill: Fill, collect: Collect) -> None:
-        """Side by side in threads; ONNX Runtime releases Python's lock."""
-        if jobs == 1 and self.lanes_at_once == 1:
-            super().drive(lanes, jobs, fill, collect)
-            return
+        """Side by side in threads; ONNX Runtime releases Python's lock.
+
+        A single job too: the caller's own thread must stay open for Ctrl-C.
+        """
         if self._pool is None:
             self._pool = LanePool(self.lanes_at_once)
         self._pool.drive(lanes, jobs, fill, collect)
@@ -155,6 +156,10 @@ class _BoundLane(Lane):
         self.session.run_with_iobinding(self.binding, self.options)
         return self.scores[:rows]
 
+    def cancel(self) -> None:
+        """ONNX Runtime looks at this between two nodes, inside a loop too."""
+        self.options.terminate = True
+
     def _bind(self, rows: int) -> None:
         if rows == self.bound_rows:
             return
@@ -176,3 +181,16 @@ class _BoundLane(Lane):
             self.scores.data_ptr(),
         )
         self.bound_rows = rows
+
+
+def run_once(session: Any, images: np.ndarray) -> list[np.ndarray]:
+    """One forward pass in a thread of its own, so that Ctrl-C ends one that has no end."""
+    options = uncaptured()
+    name = session.get_inputs()[0].name
+    with ThreadPoolExecutor(1) as executor:
+        future = executor.submit(session.run, None, {name: images}, options)
+        try:
+            return future.result()
+        except BaseException:
+            options.terminate = True
+            raise

@@ -45,6 +45,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="compare runs of different data, model or preset all the same",
     )
+    parser.add_argument(
+        "--allow-outside",
+        action="store_true",
+        help="show pictures whose names lead out of the data set's folder (../ or absolute) too",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -57,4 +62,5 @@ def run(args: argparse.Namespace) -> int:
         args.formats or FORMATS,
         export=args.export,
         anyway=args.anyway,
+        allow_outside=args.allow_outside,
     )

@@ -85,6 +85,7 @@ def report(
     *,
     export=None,
     anyway: bool = False,
+    allow_outside: bool = False,
 ) -> int:
     """Reads run folders, prints their tables, writes the report and says where it is.
 
@@ -96,6 +97,7 @@ def report(
         formats: any of ALL_FORMATS.
         export: a Parquet file for the rows of all the runs; None: none.
         anyway: compare runs of different data, model or preset too.
+        allow_outside: show pictures that lie outside the data sets' folders too.
 
     Returns the exit status, 0.
 
@@ -103,7 +105,7 @@ def report(
         ValueError: a folder that is no run, runs that cannot be compared, or an unknown format;
             one line for the user.
     """
-    runs = [read_run(path) for path in run_dirs]
+    runs = [read_run(path, allow_outside=allow_outside) for path in run_dirs]
     names = html.distinct_names(runs)
     if not anyway:
         check_alike(runs)

@@ -6,7 +6,6 @@ out, never made up.
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
@@ -26,7 +25,7 @@ from gag_fast.report.colormaps import anchors
 from gag_fast.report.live import pack
 from gag_fast.report.payload import script_json
 from gag_fast.report.pictures import data_uri, map_picture, overlay
-from gag_fast.report.reading import Run
+from gag_fast.report.reading import Run, is_outside
 
 SIDE = 224
 """Longest side, in pixels, of the pictures in a page."""
@@ -234,7 +233,7 @@ class Pictures:
 
     def photograph(self, image: str) -> Image.Image | None:
         """The image as the classifier saw it: resized and cropped alike."""
-        if self.root is None:
+        if self.root is None or (is_outside(image) and not self.run.allow_outside):
             return None
         try:
             picture = load_image(self.root / image)
@@ -274,7 +273,7 @@ class Pictures:
             with np.load(path) as shard:
                 maps = {name: shard[name] for name in shard.files if name != "images"}
                 return [str(name) for name in shard["images"]], maps
-        except (OSError, KeyError, ValueError, zipfile.BadZipFile):
+        except Exception:  # a broken shard makes NumPy raise whatever it meets: no maps
             return [], {}
 
 

@@ -6,7 +6,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from gag_fast.report.tables import Summary, number, summarize
 
 COLORS = 10  # the style sheet's; more methods than that start over with another dash
 MAX_FAILURES = 500
+MAX_METHODS = 50
 
 
 @dataclass(frozen=True)
@@ -108,6 +109,8 @@ def build(
         credits: image name -> whose it is, shown with the picture.
     """
     summary = summary or summarize(run, title=title)
+    of_all = len(run.methods)
+    run, summary = _leading(run, summary)
     focus = focus_method(run)
     standing = standings(run)
     cost = costs(run, summary)
@@ -119,7 +122,7 @@ def build(
     return Section(
         key=key,
         title=summary.title,
-        facts=facts(run),
+        facts=facts(run, of_all),
         methods=list(enumerate(run.methods)),
         metrics=run.metrics,
         summary=_summary_rows(summary),
@@ -161,8 +164,31 @@ def label_reader(labels: Any) -> Callable[[int], str]:
     return name
 
 
-def facts(run: Run) -> list[tuple[str, str]]:
-    """What a reader must know of a run before believing its numbers."""
+def _leading(run: Run, summary: Summary) -> tuple[Run, Summary]:
+    """The methods that a page can show: all, or the MAX_METHODS with the best means.
+
+    Methods are compared in pairs, so thousands of them would take hours and be read by nobody. The
+    files of the tables hold every one.
+    """
+    if len(run.methods) <= MAX_METHODS or not summary.metrics:
+        return run, summary
+    metric = summary.metrics[0]
+    sign = -1.0 if metric.higher_is_better else 1.0
+    means = [sign * summary.cells[name][metric.column].mean for name in run.methods]
+    order = np.argsort(np.where(np.isfinite(means), means, np.inf), kind="stable")
+    chosen = {*order[:MAX_METHODS].tolist(), run.methods.index(focus_method(run))}
+    few = run.of_methods(sorted(chosen))
+    return few, replace(summary, methods=few.methods)
+
+
+def facts(run: Run, of_all: int | None = None) -> list[tuple[str, str]]:
+    """What a reader must know of a run before believing its numbers.
+
+    `of_all`: how many methods it has, where the page shows the best of them.
+    """
+    methods = f"{len(run.methods):,}"
+    if of_all not in (None, len(run.methods)):
+        methods += f" of {of_all:,}: the best; the tables' files hold all"
     shown, whole = len(run.images), (run.section("data") or {}).get("images")
     images = f"{shown:,}" if whole in (None, shown) else f"{shown:,} of {whole:,}"
     source = run.setting("source")
@@ -171,7 +197,7 @@ def facts(run: Run) -> list[tuple[str, str]]:
         ("data set", Path(source).name if isinstance(source, str) else None),
         ("images", images),
         ("choice of images", run.setting("choice")),
-        ("methods", f"{len(run.methods):,}"),
+        ("methods", methods),
         ("model", _name_of(run, "model")),
         ("weights, SHA-256", model_hash[:12] if isinstance(model_hash, str) else None),
         ("ONNX file, SHA-256", onnx_hash[:12] if isinstance(onnx_hash, str) else None),
@@ -207,18 +233,19 @@ def _summary_rows(summary: Summary) -> list[tuple[int, str, list[Cell], int]]:
         ends = np.array([v for i in intervals for v in (i.mean, i.low, i.high)], float)
         ends = ends[np.isfinite(ends)]
         spans[metric.column] = (float(ends.min()), float(ends.max())) if ends.size else (0.0, 1.0)
+    best = [summary.best(metric) for metric in summary.metrics]
     rows = []
     for index, method in enumerate(summary.methods):
         mine = summary.cells[method]
         cells = []
-        for metric in summary.metrics:
+        for metric, winners in zip(summary.metrics, best):
             value, (low, high) = mine[metric.column], spans[metric.column]
             ends_text = f"{number(value.low)} – {number(value.high)}"
             cells.append(
                 Cell(
                     mean=number(value.mean),
                     interval=ends_text if np.isfinite(value.low) else "",
-                    best=method in summary.best(metric),
+                    best=method in winners,
                     drawing=charts.whisker(value, low, high, index),
                     sort=value.mean if np.isfinite(value.mean) else -1e308,
                     value=value,

@@ -7,9 +7,9 @@ rows take some tens of megabytes.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -46,7 +46,8 @@ class Run:
         curves: name -> `[rows, steps]` probabilities, NaN for rows without.
         errors: row -> reason, of the rows that are not ok.
         columns: every further numeric column, `[rows]` (timings, p, seed, ...).
-        notes: one line for each part that was left out, and why.
+        notes: one line for each part that was left out, and why; and for pictures that are.
+        allow_outside: show pictures that lie outside the data set's folder too.
     """
 
     path: Path
@@ -63,6 +64,7 @@ class Run:
     errors: dict[int, str] = field(default_factory=dict)
     columns: dict[str, np.ndarray] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    allow_outside: bool = False
 
     @property
     def name(self) -> str:
@@ -85,6 +87,26 @@ class Run:
         table[self.image, self.method] = self.scores[column]
         return table
 
+    def of_methods(self, chosen: Sequence[int]) -> Run:
+        """The run of some of its methods, by their numbers; the images are the same."""
+        place = np.full(len(self.methods), -1, np.int64)
+        place[list(chosen)] = np.arange(len(chosen))
+        rows = np.flatnonzero(place[self.method] >= 0)
+        row_of = {int(row): new for new, row in enumerate(rows)}
+        return replace(
+            self,
+            methods=[self.methods[k] for k in chosen],
+            image=self.image[rows],
+            method=place[self.method[rows]],
+            target=self.target[rows],
+            confidence=self.confidence[rows],
+            ok=self.ok[rows],
+            scores={name: values[rows] for name, values in self.scores.items()},
+            curves={name: values[rows] for name, values in self.curves.items()},
+            errors={row_of[r]: text for r, text in self.errors.items() if r in row_of},
+            columns={name: values[rows] for name, values in self.columns.items()},
+        )
+
     def setting(self, name: str, default: Any = None) -> Any:
         """A value of the manifest by key, wherever it is nested; the shallowest one."""
         return next((v for v in self._values(name) if not isinstance(v, dict)), default)
@@ -100,7 +122,17 @@ class Run:
             level = [v for node in level for v in node.values() if isinstance(v, dict)]
 
 
-def read_run(path) -> Run:
+def is_outside(image: str) -> bool:
+    """Whether an image's name leads out of the data set's folder.
+
+    A run folder of others may name any file of this machine, and its picture would go into a page
+    that is passed on.
+    """
+    path = PurePosixPath(image)
+    return path.is_absolute() or ".." in path.parts
+
+
+def read_run(path, *, allow_outside: bool = False) -> Run:
     """Reads a run folder, or a file that `export_scores` wrote of one run.
 
     Where (image, method) occurs more than once (a retry of a failure), the last row that is ok
@@ -136,6 +168,12 @@ def read_run(path) -> Run:
     for name in (c.name for c in curves_of(MEASURES.values())):
         if name in table.column_names and (curve := _curves(table[name], ok)) is not None:
             curves[name] = curve
+    outside = 0 if allow_outside else sum(map(is_outside, images))
+    if outside:
+        notes.append(
+            f"{outside} images lie outside the data set's folder; their pictures are left out "
+            "(--allow-outside shows them)"
+        )
     return Run(
         path=path,
         manifest=manifest,
@@ -151,6 +189,7 @@ def read_run(path) -> Run:
         errors=_errors(table, ok),
         columns=_others(table),
         notes=notes,
+        allow_outside=allow_outside,
     )
 
 

@@ -42,7 +42,7 @@ _OURS = {
     "maps": re.compile(r"part-\d{6,}\.npz|\.part-\d{6,}\.npz(\.\d+)?\.tmp"),
     "sessions": re.compile(r"\d{4,}\.json|\.\d{4,}\.json(\.\d+)?\.tmp"),
 }
-_HALF_WRITTEN = re.compile(r"\..*\.tmp")
+_HALF_WRITTEN = re.compile(r"\..*\.tmp|\.model-\w+\.onnx")
 
 
 class DiskFullError(RuntimeError):

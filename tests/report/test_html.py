@@ -16,7 +16,7 @@ from gag_fast.report.compare import against_method, two_runs
 from gag_fast.report.gallery import choose, gallery
 from gag_fast.report.page import focus_method
 from gag_fast.report.reading import Run, read_run
-from tests.report.made_up_runs import make_run
+from tests.report.made_up_runs import make_run, photograph
 
 NASTY = "</script><script>alert(1)</script><img src=x onerror=alert(2)>&\"'\u2028.png"
 
@@ -242,3 +242,30 @@ def test_fifty_thousand_images_and_ten_methods_in_half_a_minute(tmp_path):
     write_report([read_run(run)], tmp_path / "page")
     assert time.perf_counter() - begin < 30
     assert (tmp_path / "page" / "index.html").stat().st_size < 20e6
+
+
+def test_three_thousand_methods_in_bounded_time(tmp_path, capsys):
+    methods = [f"method{i}" for i in range(3000)]
+    run = make_run(tmp_path / "run", images=3, methods=methods, pictures=False, curves=False)
+    begin = time.process_time()
+    assert report([run]) == 0
+    assert time.process_time() - begin < 120
+    page = (tmp_path / "run" / "report" / "index.html").read_text()
+    assert "50 of 3,000: the best" in page or "51 of 3,000: the best" in page
+    rows = (tmp_path / "run" / "report" / "table.csv").read_text().splitlines()
+    assert len({line.partition(",")[0] for line in rows[1:]}) == 3000
+
+
+@pytest.mark.parametrize("name", ["../secret.png", "a/../../secret.png", "{root}/secret.png"])
+def test_pictures_outside_the_data_s_folder_are_not_embedded(tmp_path, name, capsys):
+    name = name.format(root=tmp_path)
+    run = make_run(tmp_path / "run", images=2, names=["photo_0000.png", name], pictures=False)
+    (tmp_path / "run-photos" / "a").mkdir(parents=True)
+    for path in (tmp_path / "secret.png", tmp_path / "run-photos" / "photo_0000.png"):
+        photograph(1).save(path)
+    assert report([run], formats=["html"]) == 0
+    assert "1 images lie outside the data set's folder" in capsys.readouterr().out
+    page = tmp_path / "run" / "report" / "index.html"
+    assert page.read_text().count("data:image/jpeg") == 1
+    assert report([run], formats=["html"], allow_outside=True) == 0
+    assert page.read_text().count("data:image/jpeg") == 2

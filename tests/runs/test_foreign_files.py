@@ -101,3 +101,12 @@ def test_a_folder_claimed_is_taken_again(tmp_path):
     claim(tmp_path / "a")
     (tmp_path / "a" / "b").write_text("")
     claim(tmp_path / "a")
+
+
+def test_what_a_killed_export_left_goes_with_the_next_start(photos, start, tmp_path):
+    (tmp_path / "run" / "results").mkdir(parents=True)
+    left = [".model-k3j_9x.onnx", ".model.onnx.4321.tmp"]
+    for name in left:
+        (tmp_path / "run" / name).write_bytes(b"half")
+    assert start(photos(2)).complete
+    assert not [name for name in left if (tmp_path / "run" / name).exists()]
