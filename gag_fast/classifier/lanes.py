@@ -8,6 +8,7 @@ checks and converts; nothing here does.
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
@@ -17,6 +18,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from gag_fast._errors import ClassifierError
 from gag_fast.scores import scores_of
 
 L = TypeVar("L")
@@ -43,8 +45,8 @@ class Lane(ABC):
     def run(self, rows: int) -> Tensor:
         """Raw scores [rows, K] of the first rows of the buffer."""
 
-    def cancel(self) -> None:  # noqa: B027 (most passes end by themselves)
-        """Ends the pass that is running, from another thread; the lane is not used again."""
+    def cancel(self, now: bool = True) -> None:  # noqa: B027 (most passes end by themselves)
+        """Ends the pass that is running, and any that begins before `cancel(False)`."""
 
 
 class Backend(ABC):
@@ -136,6 +138,15 @@ class TorchModule:
                 part.training = True
 
 
+def check_process(maker: int, what: str) -> None:
+    """Threads do not survive a fork, so a child would wait for them for ever: an error instead."""
+    if os.getpid() != maker:
+        raise ClassifierError(
+            f"{what} that of process {maker}, and a forked child has not its threads: make a new "
+            "one in the child, or start it by 'spawn'"
+        )
+
+
 class LanePool:
     """Threads that run the lanes of a CPU backend, one forward pass in each.
 
@@ -147,6 +158,7 @@ class LanePool:
         ready = threading.Barrier(lanes + 1)
         self._executor = ThreadPoolExecutor(lanes, "gag_fast-lane", _lane_starts, (ready,))
         self._lock = threading.Lock()
+        self._process = os.getpid()
         # The executor starts a thread per submission until it has them all.
         started = [self._executor.submit(lambda: None) for _ in range(lanes)]
         ready.wait()
@@ -161,6 +173,7 @@ class LanePool:
 
     def each(self, lanes: Sequence[L], jobs: int, work: Callable[[L, int], None]) -> None:
         """work(lane, job) for jobs 0 ... jobs-1, each by the lane that is free first."""
+        check_process(self._process, "this session is")
         with self._lock:
             numbers = iter(range(jobs))
             stop = threading.Event()
@@ -192,7 +205,7 @@ def _work(
 
 @contextlib.contextmanager
 def _stopping(
-    stop: threading.Event, futures: list[Future[None]], lanes: list[Lane]
+    stop: threading.Event, futures: list[Future[None]], lanes: Sequence[object]
 ) -> Iterator[None]:
     """Whatever ends the wait (an error, Ctrl-C): no lane is left running.
 
@@ -203,10 +216,16 @@ def _stopping(
     except Exception:
         raise
     except BaseException:
-        for lane in lanes:
-            lane.cancel()
+        _cancel(lanes, True)
         raise
     finally:
         stop.set()
         for future in futures:
             future.exception()
+        _cancel(lanes, False)
+
+
+def _cancel(lanes: Sequence[object], now: bool) -> None:
+    for lane in lanes:
+        if isinstance(lane, Lane):
+            lane.cancel(now)

@@ -33,6 +33,7 @@ from gag_fast.classifier.lanes import (
     Lane,
     Shape,
     TorchModule,
+    check_process,
     image_shape,
 )
 from gag_fast.classifier.opening import Facts, Opened
@@ -329,21 +330,13 @@ class Classifier:
 
     def drive(self, jobs: int, shape: Shape, fill: Fill, collect: Collect) -> None:
         """Runs batches through the classifier: see `backends.Backend.drive`."""
-        self._check_process()
+        check_process(self._process, "this Classifier is")
         batch = self.batch_size
         with self._lock:  # two threads may share a classifier, not its buffers
             if self._lanes is None or self._lanes[:2] != (batch, shape):
                 self._lanes = None  # the old buffers go before the new ones come
                 self._lanes = (batch, shape, self.backend.open(batch, shape))
             self.backend.drive(self._lanes[2], jobs, fill, collect)
-
-    def _check_process(self) -> None:
-        """Threads do not survive a fork, so a child would wait for them for ever."""
-        if os.getpid() != self._process:
-            raise ClassifierError(
-                f"this Classifier is that of process {self._process}, and a forked child has not "
-                "its threads: make a new one in the child, or start it by 'spawn'"
-            )
 
     def classes(self, images: Tensor) -> int:
         """K; found with one forward pass where nothing said it yet."""

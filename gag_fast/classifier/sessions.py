@@ -156,9 +156,9 @@ class _BoundLane(Lane):
         self.session.run_with_iobinding(self.binding, self.options)
         return self.scores[:rows]
 
-    def cancel(self) -> None:
+    def cancel(self, now: bool = True) -> None:
         """ONNX Runtime looks at this between two nodes, inside a loop too."""
-        self.options.terminate = True
+        self.options.terminate = now
 
     def _bind(self, rows: int) -> None:
         if rows == self.bound_rows:
