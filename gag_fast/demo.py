@@ -2,7 +2,7 @@
 
 Photographs that come inside installed packages are explained with EfficientNet-Lite0, the same
 classifier is exported to ONNX, the maps are scored through ONNX Runtime, and a table, pictures and
-a page are written. It goes the way that every run goes (`gag_fast.runs`, `gag_fast.report`), so
+a page are written. It uses the same code as every run (`gag_fast.runs`, `gag_fast.report`), so
 what works here works on a user's own data.
 """
 
@@ -51,7 +51,7 @@ def _skimage(name: str) -> Callable[[], np.ndarray]:
         import skimage.data
 
         found = getattr(skimage.data, name)()
-        return found[0] if isinstance(found, tuple) else found  # the left one of a stereo pair
+        return found[0] if isinstance(found, tuple) else found  # the left picture of a stereo pair
 
     return load
 
@@ -182,7 +182,7 @@ def write_photographs(folder: Path) -> list[Photograph]:
 
 
 def _clear(out: Path) -> Path:
-    """The folder of the demo's run, without an earlier demo's; what is not a demo's stays."""
+    """The folder for the demo's run; an earlier demo's run in it is removed, nothing else."""
     from gag_fast.runs.folder import RunError, RunFolder, claim
 
     try:

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from gag_fast.models import Preprocessing
 
 MAX_BYTES = 1 << 30
-"""Larger files are refused before they are read: no picture of MAX_PIXELS needs so much."""
+"""Larger files are refused before they are read; a picture of MAX_PIXELS is smaller."""
 
 MAX_PIXELS = 89_478_485
 """Pictures with more pixels are refused; PIL's own threshold (0.25 GiB as RGB)."""
@@ -46,7 +46,7 @@ FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF", "PPM", "JPEG2000", "AVIF
 """The formats that are read, by PIL's names. All are decoded by libraries inside this process.
 
 PIL knows many more, and tries them all where it is not told which: EPS goes to Ghostscript, so an
-EPS file that is called cat.png would be a program that runs. Nothing opens a picture but by this
+EPS file that is called cat.png would be a program that runs. So every picture is opened with this
 list."""
 
 SUFFIXES = frozenset(
@@ -69,7 +69,7 @@ def read_bytes(path: str | os.PathLike[str], span: tuple[int, int] | None = None
         ImageError: there is no such file, it is none, it is empty or cannot be read.
     """
     try:
-        # A pipe or a device with a picture's name would block for ever: look before opening.
+        # Opening a pipe or a device that has a picture's name could block for ever, so look first.
         facts = os.stat(path)
         if stat.S_ISDIR(facts.st_mode):
             raise ImageError(f"{path}: is a folder, not an image")
@@ -85,7 +85,7 @@ def read_bytes(path: str | os.PathLike[str], span: tuple[int, int] | None = None
         raise ImageError(f"{path}: cannot be read: {error.strerror or error}") from None
     except MemoryError:
         raise ImageError(f"{path}: not enough memory to read it") from None
-    except ValueError as error:  # NUL in it
+    except ValueError as error:  # the name holds a NUL byte
         if isinstance(error, ImageError):
             raise
         raise ImageError(f"{path}: no file can have such a name ({error})") from None
@@ -104,7 +104,8 @@ def decode_image(data: bytes, name: str | os.PathLike[str]) -> Image.Image:
     """The first picture in `data`, upright, mode RGB. `name` stands in the error messages."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the size is judged here, bad EXIF is no matter
+            # PIL warns of the size, checked below, and of broken EXIF data, which does no harm.
+            warnings.simplefilter("ignore")
             picture = Image.open(BytesIO(data), formats=_formats())
             width, height = picture.size
             if width * height > MAX_PIXELS:

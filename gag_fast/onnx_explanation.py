@@ -41,7 +41,7 @@ class OnnxExplanation:
 
     Attributes:
         path: the file.
-        providers: what really runs, first first.
+        providers: what really runs, in order of preference.
         spec: of the model it was exported from, or None.
 
     Raises:

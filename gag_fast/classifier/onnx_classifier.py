@@ -75,7 +75,7 @@ class Classifier:
 
     Attributes:
         path: the file, or None.
-        providers: what really runs, first first.
+        providers: what really runs, in order of preference.
         num_classes: K, or None until a function without `num_classes` has run once.
         channels: C, or None where the file leaves it open.
         input_size: side of the square input in pixels, or None where the file leaves it open.

@@ -52,7 +52,7 @@ class OnnxGradients:
     Attributes:
         path: the file.
         sha256: hash of the file's bytes.
-        providers: what really runs, first first.
+        providers: what really runs, in order of preference.
         spec: of the model it was exported from, or None.
         num_classes: K.
         fixed_batch: the file's batch size where it is not open, else None.

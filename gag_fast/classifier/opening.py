@@ -117,7 +117,7 @@ class Opened:
 
     Attributes:
         backend: drives it.
-        providers: what ONNX Runtime really gave, first first.
+        providers: what ONNX Runtime really gave, in order of preference.
         facts: of the file.
         key: what a measured batch size depends on: file, version, device, options.
         path: the file, or None.
@@ -172,7 +172,7 @@ class Session:
 
     @property
     def providers(self) -> tuple[str, ...]:
-        """What really runs, first first."""
+        """What really runs, in order of preference."""
         return tuple(self.session.get_providers())
 
 

@@ -84,7 +84,7 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _describe(error: Exception) -> str:
-    """The message in one line; with the kind where it is none that this package words."""
+    """The message in one line; with the error's kind where the words are not this package's own."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     if isinstance(error, (ValueError, RuntimeError, ImportError)) and lines:
         return " ".join(lines)
@@ -94,6 +94,6 @@ def _describe(error: Exception) -> str:
 
 
 def _show_warning(message, category, filename, lineno, file=None, line=None) -> None:
-    """Warnings meant for users in one line each; those for developers of libraries not at all."""
+    """Shows each warning meant for users in one line, and none that are for library developers."""
     if issubclass(category, (UserWarning, RuntimeWarning)) and "gag_fast" in str(filename):
         print(f"gag-fast: warning: {one_line(' '.join(str(message).split()))}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""How a command that computes images ends: with a line when a signal stopped it, and a status."""
+"""How a command that computes images ends: a line if a signal stopped it, and the exit status."""
 
 from __future__ import annotations
 

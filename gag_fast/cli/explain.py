@@ -24,7 +24,7 @@ _BATCH = 8
 """Images explained together."""
 
 _NAME_BYTES = 180
-"""Of a picture's name: file systems end names at 255, and a file being written has a longer one."""
+"""Most bytes of a picture's name; file systems allow 255, and while it is written it is longer."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -191,7 +191,7 @@ def _picture_names(items: list[Item], out: Path) -> list[str]:
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
-    """What tells a file by whatever name, None for one that is not there."""
+    """What identifies a file under any of its names; None for one that is not there."""
     try:
         facts = path.stat()
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""The command's stdout and stderr as they must be whatever stands at their other end."""
+"""The command's stdout and stderr, made safe for whatever is at their other end."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from gag_fast._text import one_line
 
 @contextlib.contextmanager
 def lasting() -> Iterator[None]:
-    """stdout and stderr that never end the work: closed, ASCII only, or with no reader any more.
+    """Streams that never end the work, even when closed, ASCII only, or without a reader.
 
-    What they cannot take is dropped, what their encoding lacks is escaped, and what a terminal
-    would obey does not reach stdout. The work that was asked for is done all the same.
+    Text that they cannot take is dropped, characters that their encoding lacks are escaped, and
+    control characters that a terminal would obey do not reach stdout.
     """
     _fill_descriptors()
     before = sys.stdout, sys.stderr
@@ -30,12 +30,12 @@ def lasting() -> Iterator[None]:
 
 
 def _fill_descriptors() -> None:
-    """Opens 0, 1 and 2 where they are closed: the next file opened would be taken for them."""
+    """Opens descriptors 0, 1 and 2 where they are closed, or the next file opened would be one."""
     for descriptor in (0, 1, 2):
         try:
             os.fstat(descriptor)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # the lowest one that is free: this
+            os.open(os.devnull, os.O_RDWR)  # open() takes the lowest free number, which is this one
 
 
 class _Stream:
@@ -63,7 +63,7 @@ class _Stream:
             self._leave()
 
     def _leave(self) -> None:
-        """The reader went away (`gag-fast report RUN | head`): what is left goes nowhere."""
+        """Sends what is left nowhere: the reader went away, as in `gag-fast report RUN | head`."""
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, self._stream.fileno())
         os.close(nowhere)

@@ -40,7 +40,7 @@ def open_dataset(
     """
     path = Path(path)
     if path.is_dir():
-        # Regular files only: a pipe of that name would block, a folder is a folder.
+        # Regular files only: opening a pipe would block, and a folder holds no archive to read.
         named = sorted(path.glob("*.tar"))
         shards = [shard for shard in named if shard.is_file()]
         if shards:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from gag_fast.data.dataset import DataError, SkippedError
 from gag_fast.data.imagenet import WNIDS
 
-_DIGITS = 18  # of a class index at most; what is longer is no number of a class
+_DIGITS = 18  # a class index has at most so many; a longer number is a mistake
 _WNID = re.compile(r"n\d{8}")
 _WNID_INDEX = {wnid: index for index, wnid in enumerate(WNIDS)}
 
@@ -77,7 +77,8 @@ def class_of(
         num_classes: K, for WordNet ids, which need a model of 1000 classes.
 
     Raises:
-        DataError: it names no class, or two; SkippedError where it can name none anywhere.
+        DataError: it names no class, or two.
+        SkippedError: no model can have such a class.
     """
     text = text.strip()
     if not text:

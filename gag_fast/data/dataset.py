@@ -16,7 +16,7 @@ class DataError(GagFastError):
 
 
 class SkippedError(DataError):
-    """An entry that can be none of the data set; it is left out, with a note that says why."""
+    """An entry that cannot belong to a data set; it is left out, with a note that says why."""
 
 
 def skipped_notes(reasons: Sequence[str]) -> tuple[str, ...]:
@@ -55,7 +55,7 @@ class Dataset:
     Attributes:
         source: what the user named.
         items: the images, in the order that runs keep; no name occurs twice.
-        notes: one line for each thing that a user should know of how it was understood.
+        notes: one line for each thing that a user should know of how the data set was understood.
     """
 
     source: Path

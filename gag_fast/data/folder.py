@@ -17,8 +17,8 @@ def read_folder(
     """The images of a folder.
 
     With sub-folders that hold images (ImageFolder) each is a class; see `folder_classes` for
-    which. Without, the images have no labels, and the class that the classifier predicts is
-    explained. What is a picture is told by the suffix here, by the content when it is read.
+    which. Without sub-folders the images have no labels, and the class that the classifier predicts
+    is explained. Here the suffix decides what is a picture; when a file is read, its content does.
     """
     classes = {
         folder.name: files
@@ -50,7 +50,10 @@ def read_folder(
 
 
 def _images_below(folder: Path, root: tuple[int, int]) -> list[Path]:
-    """Pictures at any depth. Links are followed, into no folder twice: they may form circles."""
+    """Pictures at any depth.
+
+    Links are followed, but no folder is entered twice, as links may form circles.
+    """
     found = []
     seen = {root}
     for parent, folders, files in os.walk(folder, followlinks=True):

@@ -23,7 +23,7 @@ class Experiment:
         model: NAME of `load_model`; None for a case, which has its own.
         weights: "default", "none" or a file.
         case: "imagenet-s", "isic" or "places365", or None.
-        images: how many, drawn by the seed; None: all that are confident.
+        images: how many to draw by the seed; None: all that the classifier is confident about.
         confidence: smallest probability of the label.
         classes: only images of the first so many classes; None: all. The published figures of
             imagenet-s are of images in the first 406.

@@ -4,8 +4,8 @@ Two structures of the data are read:
 
 - the resized copies that the winning solution was trained on: `jpeg-melanoma-512x512/` (2020) and
   `jpeg-isic2019-512x512/` (2018 and 2019), each with `train.csv` (image_name, diagnosis, tfrecord
-  among its columns) and `train/<image_name>.jpg`. Only the images of one fold are listed: those
-  the published weights of that fold were not trained on.
+  among its columns) and `train/<image_name>.jpg`. Only the images of one fold are listed, those
+  that the published weights of that fold were not trained on.
 - the archive's own: `ISIC_2019_Training_GroundTruth.csv` (one column a class, 1.0 in one of them)
   with `ISIC_2019_Training_Input/`, and/or `ISIC_2020_Training_GroundTruth.csv` (v2 or not; image
   name and diagnosis) with `train/`. It has no folds: every image is listed.
@@ -120,7 +120,7 @@ def _resized(root: Path, folder: Path, fold: int) -> Iterator[Item]:
 
 def _archive2020(root: Path) -> Iterator[Item]:
     tables = sorted(root.glob("ISIC_2020_Training_GroundTruth*.csv"))
-    for table in tables[-1:]:  # of GroundTruth and GroundTruth_v2 the latter
+    for table in tables[-1:]:  # where both GroundTruth and GroundTruth_v2 are there, the latter
         for line, row in _rows(table, "image_name", "diagnosis"):
             path = root / "train" / f"{row['image_name']}.jpg"
             yield _item(root, path, row["diagnosis"], f"{table}:{line}")

@@ -8,9 +8,10 @@ from gag_fast.attribution.registry import parse
 from gag_fast.attribution.settings import settings_named
 
 TABLES = ("table1", "table2", "table3", "methods")
-"""The paper's three, and one of all the methods there are."""
+"""The paper's three tables, and one of all the methods there are."""
 
-# The paper's short names. GAG's has its p, so that Table 1's GAG-85 and Table 2's GAG are one map.
+# The paper's short names. GAG's method name states p, so that Table 1's GAG-85 and Table 2's GAG
+# are one map.
 SHORT = {
     "Grad-CAM": "grad_cam",
     "GAG": "guided_absgrad@85",
@@ -23,7 +24,7 @@ SHORT = {
     "VG": "vanilla",
 }
 GRADIENT_METHODS = tuple(name for name in SHORT if name != "Grad-CAM")
-PROCESSED = ("SG", "IG", "GB", "Guided IG", "BlurIG")  # those that Sections 6.1 and 6.2 vary
+PROCESSED = ("SG", "IG", "GB", "Guided IG", "BlurIG")  # the methods that Sections 6.1 and 6.2 vary
 VARIANTS = ("+", "-", "A", "G", "GA")
 PERCENTS = (0, 15, 25, 35, 45, 55, 65, 75, 85)
 

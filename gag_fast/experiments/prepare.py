@@ -48,7 +48,7 @@ class Ready:
 
 
 def prepare(asked: Experiment, quiet: bool = False) -> Ready:
-    """Loads and exports the model, lists and selects the images; what is there is not made again.
+    """Loads and exports the model, lists and selects the images; what exists already is kept.
 
     Raises:
         ValueError: data, weights or a selection that cannot be had; one line.
@@ -74,8 +74,8 @@ def prepare(asked: Experiment, quiet: bool = False) -> Ready:
 def _model(asked: Experiment, case: Case | None) -> tuple[str, str, tuple[nn.Module, ModelSpec]]:
     """NAME and weights that every process of the run can load, and the module itself.
 
-    A case's published weights carry names of their own making, so they are stored once more under
-    those of the case's module.
+    A case's published weights name their parameters in their own way, so they are stored once more
+    under the names of the case's module.
     """
     if case is None:
         assert asked.model is not None
@@ -87,7 +87,7 @@ def _model(asked: Experiment, case: Case | None) -> tuple[str, str, tuple[nn.Mod
 
 
 def export(out: Path, module: nn.Module, spec: ModelSpec) -> Path:
-    """OUT/model.onnx, made anew when the weights are others than those it was made from."""
+    """OUT/model.onnx, made anew when it was made from other weights."""
     from gag_fast.export import export_onnx
 
     path, stamp = out / "model.onnx", out / "model.json"

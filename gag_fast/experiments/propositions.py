@@ -5,10 +5,11 @@ area covers more of the object has the higher RCAP. Proposition 2: of two maps t
 areas, the one with less saliency outside its focus area has the higher RCAP, while DAUC and IAUC,
 which see ranks only, are the same.
 
-Figure 4's four maps are Gaussians: M¹ on the object and narrow, M² as wide as it is noisy, M³ and
-M⁴ the same two moved off the object by 30 % of the width and height. There the image's border cuts
-them off, which changes their shares; so two further maps, M³' and M⁴', are M¹ and M² themselves
-moved as far, what leaves at one side coming back at the other: exactly the same values elsewhere.
+Figure 4's four maps are Gaussians: M¹ on the object and narrow, M² on the object and wide, which is
+the noisier one; M³ and M⁴ are the same two moved off the object by 30 % of the width and height.
+The image's border cuts the moved ones off, which changes their shares. So there are two more maps,
+M³' and M⁴': M¹ and M² moved as far, where pixels that leave on one side come back on the other.
+They have exactly the values of M¹ and M², in other places.
 The ideal classifier's confidence is the share of the object's pixels that it sees.
 """
 
@@ -25,7 +26,7 @@ from gag_fast.classifier import Classifier
 from gag_fast.metrics import evaluate
 from gag_fast.presets import Preset, preset
 
-SIDE = 100  # pixels; a share of the side is then a whole number of them
+SIDE = 100  # pixels; the shares of the side used below are then whole numbers of pixels
 OBJECT_SHARE = 0.20
 NARROW, WIDE = 0.12, 0.24  # standard deviations, as shares of the side
 SHIFT = 0.30
@@ -257,8 +258,8 @@ def real_verdicts(scores: Mapping[str, np.ndarray], minimum: int = 0) -> list[Ve
 
     Args:
         scores: "rcap", "dauc", "iauc" -> `[images, 4]`, of maps made by `four_of`.
-        minimum: images that a verdict on means needs; of fewer it is open. That DAUC and IAUC do
-            not tell two maps apart is so for every single image.
+        minimum: how many images a verdict on means needs; with fewer it stays open. That DAUC and
+            IAUC do not tell two maps apart must hold for every single image.
     """
     rcap = scores["rcap"]
     enough = len(rcap) >= minimum

@@ -8,7 +8,7 @@
     OUT/table1.md, .csv, .svg  each table, its numbers and its figure
     OUT/trends.md              the published claims, and which hold
 
-Every step is skipped when its result is there, so the same command goes on after a stop.
+A step whose result exists is skipped, so the same command goes on where it was stopped.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from gag_fast.runs.decoding import Decoder
 from gag_fast.runs.request import Request, Summary
 from gag_fast.runs.run import run
 
-_CHUNK = 4  # images a part: with 47 maps of each, a minute or two on two cores
+_CHUNK = 4  # images a part; with 47 maps of each, a part takes a minute or two on two cores
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Outcome:
 
 
 def reproduce(asked: Experiment, quiet: bool = False) -> Outcome:
-    """Makes and scores every map that the tables need, or goes on with that.
+    """Makes and scores every map that the tables need, or goes on where an earlier call stopped.
 
     Args:
         asked: the experiment.

@@ -1,8 +1,8 @@
 """Textured objects on cluttered backgrounds, with exact masks, and a classifier trained on them.
 
-A data set that anyone can make in a minute, where the object's pixels are known exactly: what an
-explanation should mark, and so the metrics that need a ground truth (log-cosh Dice, MAE), can be
-tested end to end.
+A data set that anyone can make in a minute, in which the object's pixels are known exactly. They
+are what an explanation should mark, so metrics that need a ground truth (log-cosh Dice, MAE) can
+be tested end to end.
 
 An image is 64×64. Its class is the texture of one object; the object's shape, place, size, angle,
 colours and brightness say nothing about it, nor does the background: smooth coloured noise with
@@ -205,8 +205,8 @@ def train(
 ) -> nn.Module:
     """Trains the network: Adam with a one-cycle rate, mirrored and shifted images.
 
-    Also trains on images with parts painted black and on noisy ones, so that what the metrics and
-    methods feed it later is not foreign to it.
+    Also trains on images with parts painted black and on noisy ones, since the metrics
+    and methods will show it such images.
 
     Args:
         images: uint8 `[N, 64, 64, 3]`.

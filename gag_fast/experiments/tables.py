@@ -72,7 +72,10 @@ def in_papers_order(metrics: Iterable[str]) -> tuple[str, ...]:
 
 
 def complete_images(scores: Scores, methods: Sequence[str]) -> np.ndarray:
-    """bool `[images]`: those with a score of every method, so that all means are over the same."""
+    """bool `[images]`: those that every method has a score for.
+
+    All means are over them, so that the means are over the same images.
+    """
     columns = [scores["rcap"][method] for method in methods]
     return np.isfinite(np.stack(columns)).all(axis=0)
 
@@ -108,7 +111,7 @@ def make_table(
 
 
 def _mean(values: np.ndarray) -> float:
-    values = values[np.isfinite(values)]  # the mask metrics may lack some images
+    values = values[np.isfinite(values)]  # some images may have no mask
     return float(values.mean()) if values.size else math.nan
 
 
@@ -126,7 +129,7 @@ def _ratio(means: Mapping[str, Mapping[str, float]], variant: str, metric: str) 
 
 
 def best(table: Table, cells: Mapping[str, Mapping[str, float]], metric: str) -> set[str]:
-    """The rows that print the best figure. Grad-CAM, no gradient method, does not compete."""
+    """The rows with the best printed figure; Grad-CAM is left out, as it is no gradient method."""
     rows = {
         row: round(values[metric], table.digits)
         for row, values in cells.items()

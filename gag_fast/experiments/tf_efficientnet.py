@@ -2,8 +2,8 @@
 
 The published weights "tf_efficientnet_b4_ns" and all that was fine-tuned from them expect two
 things of TensorFlow: "SAME" padding, which for a stride of 2 puts the odd pixel on the right and at
-the bottom, and a BatchNorm epsilon of 1e-3. torchvision's efficientnet_b4 is the same network but
-for these two.
+the bottom, and a BatchNorm epsilon of 1e-3. torchvision's efficientnet_b4 differs in these
+two only.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ def tf_efficientnet_b4(num_classes: int) -> nn.Module:
         for name, child in list(parent.named_children()):
             if isinstance(child, nn.BatchNorm2d):
                 child.eps = _BN_EPSILON
-            # With stride 1 and an odd kernel "SAME" is the symmetric padding that is there.
+            # With stride 1 and an odd kernel, "SAME" is the symmetric padding that torchvision has.
             elif isinstance(child, nn.Conv2d) and child.stride != (1, 1):
                 same = SameConv2d(
                     child.in_channels,
                     child.out_channels,
-                    child.kernel_size[0],  # square, all of them
+                    child.kernel_size[0],  # all kernels are square
                     child.stride[0],
                     groups=child.groups,
                     bias=child.bias is not None,
@@ -89,7 +89,7 @@ _OUTSIDE = {
 def from_timm_names(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """A state dict with timm's (and geffnet's) names -> the same with torchvision's.
 
-    Keys that are no such names stay as they are, for the caller to complain of.
+    Other keys stay as they are; the caller reports them.
     """
     return {_rename(key): value for key, value in state.items()}
 

@@ -1,8 +1,8 @@
 """The paper's claims about Tables 1, 2 and 3, checked on the scores of a run.
 
-Each claim is a plain sentence with a verdict on the means, what was found in numbers, and how many
-of the paper's own cases its figures hold it in. Differences carry a 95 % bootstrap interval over
-the images, and of too few images there is no verdict at all.
+Each claim is a plain sentence with a verdict on the means, the numbers found, and in how many of
+the paper's own cases its figures support the claim. Differences carry a 95 % bootstrap interval
+over the images; with too few images there is no verdict.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Finding:
         claim: in words.
         holds: whether the means here agree; None when there are too few images to say.
         here: what was found, with numbers.
-        paper: in how many of the paper's cases its own figures hold the claim, "2 of 3".
+        paper: in how many of the paper's cases its own figures support the claim, "2 of 3".
     """
 
     table: str
@@ -55,7 +55,7 @@ def findings(scores: Scores, tables: Sequence[str], minimum: int = 0) -> list[Fi
     Args:
         scores: metric -> method -> `[images]`.
         tables: those whose methods are all there.
-        minimum: images that a verdict needs; of fewer `holds` is None.
+        minimum: how many images a verdict needs; with fewer `holds` is None.
     """
     found = []
     for name in tables:

@@ -61,7 +61,8 @@ def test_a_decoder_starts_no_program_though_its_formats_would(tmp_path, ghostscr
         text=True,
         check=True,
     )
-    assert "a decoder may not start a program" in json.loads(answer.stdout)["error"]
+    last = json.loads(answer.stdout.splitlines()[-1])
+    assert "a decoder may not start a program" in last["error"]
     assert not ghostscript.exists()
 
 
