@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from gag_fast import onnx_metadata
-from gag_fast._errors import first_line
+from gag_fast._errors import GagFastError, first_line
 from gag_fast._files import native_source, replacing
 from gag_fast.export.writing import (
     INPUT,
@@ -23,7 +23,8 @@ from gag_fast.export.writing import (
     noise_images,
     quiet,
 )
-from gag_fast.models import ModelSpec
+from gag_fast.models import ModelSpec, adapted
+from gag_fast.scores import read, scores_of
 
 OUTPUT = "scores"
 
@@ -37,7 +38,7 @@ class ExportReport:
         bytes: its size.
         opset: ONNX opset of the default domain.
         num_classes: K.
-        score: "logits", or "probabilities" where the module ends in a softmax.
+        score: what the output is, one of `scores.SCORES`.
         max_abs_diff: {batch: largest |ONNX Runtime - torch| over all scores}.
         tolerance: the bound those were held to, in the units of the scores.
     """
@@ -62,8 +63,8 @@ class ExportReport:
 
 def export_onnx(
     module: nn.Module,
-    spec: ModelSpec,
-    path: str | os.PathLike[str],
+    spec: ModelSpec | str | os.PathLike[str] | None = None,
+    path: str | os.PathLike[str] | None = None,
     *,
     batches: Sequence[int] = (1, 3, 16),
     tolerance: float = 1e-4,
@@ -75,9 +76,9 @@ def export_onnx(
     against torch's on seeded normal noise, at each batch size of `batches`.
 
     Args:
-        module: gives scores float32 [B, K] for images [B, C, size, size]; put in eval mode for the
-            time of the call.
-        spec: its name, preprocessing and labels, which travel in the metadata.
+        module: gives scores float32 [B, K] for images [B, C, size, size], as `scores.scores_of`
+            finds them in its output; put in eval mode for the time of the call.
+        spec: its name, preprocessing, labels and kind of scores, which travel in the metadata.
         path: the .onnx file to write, replaced if it exists.
         tolerance: largest allowed difference, relative to max(1, largest |score|).
         log: called with a line for each step, or None.
@@ -89,12 +90,19 @@ def export_onnx(
         ExportError: with the reason in one line; no file is left and an old one is untouched.
     """
     say = log or (lambda line: None)
+    if not isinstance(spec, ModelSpec) or path is None:
+        raise ExportError(
+            "export_onnx needs to know what images the model takes: export_onnx(model, "
+            "gag_fast.ModelSpec('name', gag_fast.Preprocessing(size=224, mean=(...), std=(...)), "
+            "num_classes=K), 'a.onnx')"
+        )
     file, device = checked_request(module, spec, path)
     inputs = {b: noise_images(spec, b).to(device) for b in batches}
 
     with evaluating(module), replacing(file) as aside:
+        module = _one_tensor(module, inputs[batches[0]], spec)
         expected = {b: _scores(module, x, spec) for b, x in inputs.items()}
-        score = _kind(torch.cat(list(expected.values())))
+        score = _kind(module, torch.cat(list(expected.values())), spec, device)
         say(f"exporting {spec.name} ({score}, {spec.num_classes} classes)")
         opset = _write(module, spec, score, aside, device)
         say("checking the file with the ONNX checker")
@@ -122,8 +130,8 @@ def _scores(module: nn.Module, images: torch.Tensor, spec: ModelSpec) -> torch.T
         raise ExportError(
             f"{spec.name} fails on a batch of {len(images)}: {first_line(error)}"
         ) from None
-    got = list(scores.shape) if isinstance(scores, torch.Tensor) else type(scores).__name__
-    if got != [len(images), spec.num_classes]:
+    got = list(scores.shape)
+    if got != [len(images), spec.num_classes] and (got, spec.num_classes) != ([len(images), 1], 2):
         raise ExportError(
             f"{spec.name} must give scores [B, {spec.num_classes}], got {got} for a batch of "
             f"{len(images)}"
@@ -131,11 +139,34 @@ def _scores(module: nn.Module, images: torch.Tensor, spec: ModelSpec) -> torch.T
     return scores.float().cpu()
 
 
-def _kind(scores: torch.Tensor) -> str:
-    """Probabilities are never negative and sum to one on every row; logits do not by chance."""
-    sums = scores.sum(dim=1)
-    softmaxed = bool((scores >= 0).all()) and torch.allclose(sums, torch.ones_like(sums), atol=1e-4)
-    return "probabilities" if softmaxed and scores.shape[1] > 1 else "logits"
+def _one_tensor(module: nn.Module, images: torch.Tensor, spec: ModelSpec) -> nn.Module:
+    """The module with its scores as its only output."""
+    try:
+        with torch.inference_mode():
+            output = module(images)
+    except Exception as error:
+        raise ExportError(
+            f"{spec.name} fails on a batch of {len(images)}: {first_line(error)}"
+        ) from None
+    try:
+        scores_of(output, len(images))
+    except GagFastError:
+        got = list(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__
+        raise ExportError(
+            f"{spec.name} must give scores [B, {spec.num_classes}], got {got} for a batch of "
+            f"{len(images)}"
+        ) from None
+    return adapted(module, output)
+
+
+def _kind(module: nn.Module, scores: torch.Tensor, spec: ModelSpec, device: torch.device) -> str:
+    """What the scores are, as the spec says or the numbers show."""
+    noise = noise_images(spec, 2).to(device)
+
+    def far() -> torch.Tensor:
+        return _scores(module, torch.cat([noise * 30, noise * -30]), spec)
+
+    return read(scores, spec.score, far).kind
 
 
 def _write(module: nn.Module, spec: ModelSpec, score: str, path: Path, device: torch.device) -> int:

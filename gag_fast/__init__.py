@@ -34,8 +34,11 @@ _PUBLIC = {
     "rcap": "metrics",
     "log_cosh_dice": "metrics",
     "mae": "metrics",
+    "load_images": "images",
     "load_model": "models",
     "run": "runs.api",
+    "ModelSpec": "models",
+    "Preprocessing": "models",
 }
 __all__ = sorted(_PUBLIC)
 
@@ -46,8 +49,9 @@ if TYPE_CHECKING:
     from gag_fast.captum_api import GuidedAbsGrad
     from gag_fast.classifier import Classifier, OnnxGradients
     from gag_fast.explainer import explain, explain_many, methods
+    from gag_fast.images import load_images
     from gag_fast.metrics import evaluate, log_cosh_dice, mae, rcap
-    from gag_fast.models import load_model
+    from gag_fast.models import ModelSpec, Preprocessing, load_model
     from gag_fast.onnx_explanation import OnnxExplanation
     from gag_fast.presets import Preset, preset
     from gag_fast.runs.api import run

@@ -24,7 +24,7 @@ import warnings
 from functools import cache
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -32,9 +32,11 @@ from PIL import Image, ImageOps
 from gag_fast._errors import GagFastError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import torch
 
-    from gag_fast.models import Preprocessing
+    from gag_fast.models import ModelSpec, Preprocessing
 
 MAX_BYTES = 1 << 30
 """Larger files are refused before they are read; a picture of MAX_PIXELS is smaller."""
@@ -251,6 +253,28 @@ def normalise(pixels: np.ndarray, preprocessing: Preprocessing) -> torch.Tensor:
 def preprocess(picture: Image.Image, preprocessing: Preprocessing) -> torch.Tensor:
     """A PIL image -> the model's input, float32 [C, size, size]."""
     return normalise(pixels_of(fit(picture, preprocessing)), preprocessing)
+
+
+def load_images(
+    paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    spec: ModelSpec | Preprocessing,
+) -> torch.Tensor:
+    """Image files -> what a classifier takes, float32 [B, C, size, size].
+
+    Args:
+        paths: one file or several.
+        spec: the classifier's, as `load_model` returns it, or its preprocessing.
+
+    Raises:
+        ImageError: naming the file and the reason.
+    """
+    import torch
+
+    preprocessing: Any = getattr(spec, "preprocessing", spec)
+    files = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
+    if not files:
+        raise ImageError("load_images needs at least one file, got none")
+    return torch.stack([preprocess(load_image(path), preprocessing) for path in files])
 
 
 def denormalise(image: torch.Tensor, preprocessing: Preprocessing) -> Image.Image:
