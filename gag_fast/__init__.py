@@ -30,7 +30,7 @@ _PUBLIC = {
     "OnnxGradients": "classifier",
     "Preset": "presets",
     "preset": "presets",
-    "evaluate": "metrics",
+    "evaluate": "evaluation",
     "rcap": "metrics",
     "log_cosh_dice": "metrics",
     "mae": "metrics",
@@ -48,9 +48,10 @@ if TYPE_CHECKING:
     from gag_fast.aggregate import GradientStats, guided_absgrad
     from gag_fast.captum_api import GuidedAbsGrad
     from gag_fast.classifier import Classifier, OnnxGradients
+    from gag_fast.evaluation import evaluate
     from gag_fast.explainer import explain, explain_many, methods
     from gag_fast.images import load_images
-    from gag_fast.metrics import evaluate, log_cosh_dice, mae, rcap
+    from gag_fast.metrics import log_cosh_dice, mae, rcap
     from gag_fast.models import ModelSpec, Preprocessing, load_model
     from gag_fast.onnx_explanation import OnnxExplanation
     from gag_fast.presets import Preset, preset

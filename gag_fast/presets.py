@@ -22,6 +22,32 @@ _CHOICES = {
     "blur_kernel_form": ("gaussian", "folded"),
     "blur_padding": ("reflect", "zero"),
     "mae_form": ("mean", "sqrt"),
+    "pointing": ("maximum", "centroid"),
+    "product_base": ("mean", "black"),
+    "cell_base": ("mean", "black"),
+    "randomise_order": ("top_down", "bottom_up"),
+}
+
+
+# The least that a count may be, and the span of a number.
+_COUNTS = {
+    "information_points": 1,
+    "infidelity_samples": 1,
+    "mufidelity_grid": 2,
+    "mufidelity_samples": 2,
+    "idsds_grid": 2,
+    "sensitivity_samples": 1,
+    "randomise_groups": 0,
+    "randomise_bins": 2,
+}
+_SPANS = {
+    "pointing_share": (0, 1),
+    "road_noise": (0, math.inf),
+    "information_seeds": (0, 1),
+    "information_minimum": (0, 1),
+    "infidelity_noise": (0, math.inf),
+    "mufidelity_share": (0, 1),
+    "sensitivity_radius": (0, math.inf),
 }
 
 
@@ -58,6 +84,33 @@ class Preset:
         blur_padding: "reflect" without repeating the border, or "zero" in normalised space.
         mae_form: "mean": mean |M - T|; "sqrt": its square root, as the authors' code has it.
         dice_smooth: added to numerator and denominator of the Dice coefficient.
+        pointing: pointing_game: "maximum", the pixels of the largest value; "centroid", the centre
+            of the most salient `pointing_share` of the pixels.
+        pointing_share: that share.
+        perturb_seed: of everything drawn at random below; with it and the image's pixels every draw
+            is fixed.
+        road_shares: road: shares of the pixels that are removed.
+        road_noise: standard deviation of the noise on what was filled in, in normalised units.
+        information_shares: aic, sic: shares of the most salient pixels that are shown.
+        information_seeds: share of the pixels that are shown from the start, at random.
+        information_monotonous: whether a curve never falls.
+        information_points: steps of the x axis.
+        information_minimum: lowest value of the whole image that a curve is defined for.
+        product_base: average_drop, increase, adcc: what a pixel without saliency becomes.
+        infidelity_samples: infidelity: noises.
+        infidelity_noise: their standard deviation in normalised units.
+        infidelity_scaled: whether the map is scaled to fit best.
+        mufidelity_grid: mufidelity: cells a side.
+        mufidelity_share: share of the cells in a set.
+        mufidelity_samples: sets.
+        idsds_grid: idsds: cells a side.
+        cell_base: mufidelity, idsds: what replaces a cell.
+        sensitivity_samples: max_sensitivity: changed images.
+        sensitivity_radius: largest change of a value, in normalised units.
+        randomise_order: mprt, emprt: layers from the output ("top_down") or the input.
+        randomise_groups: mprt: groups of layers; 0: every layer by itself.
+        randomise_seed: of every layer's new weights.
+        randomise_bins: emprt: bins of the histogram.
     """
 
     name: str = "paper"
@@ -78,6 +131,34 @@ class Preset:
     blur_padding: str = "reflect"
     mae_form: str = "mean"
     dice_smooth: float = 1.0
+    pointing: str = "maximum"
+    pointing_share: float = 0.3
+    perturb_seed: int = 0
+    road_shares: tuple[float, ...] = (0.2, 0.4, 0.6, 0.8)
+    road_noise: float = 0.01
+    information_shares: tuple[float, ...] = (
+        *(0.005, 0.01, 0.02, 0.03, 0.04, 0.05, 0.07),
+        *(0.1, 0.13, 0.21, 0.34, 0.5, 0.75),
+    )
+    information_seeds: float = 0.01
+    information_monotonous: bool = True
+    information_points: int = 1000
+    information_minimum: float = 0.0
+    product_base: str = "mean"
+    infidelity_samples: int = 20
+    infidelity_noise: float = 0.2
+    infidelity_scaled: bool = True
+    mufidelity_grid: int = 9
+    mufidelity_share: float = 0.2
+    mufidelity_samples: int = 200
+    idsds_grid: int = 4
+    cell_base: str = "mean"
+    sensitivity_samples: int = 10
+    sensitivity_radius: float = 0.02
+    randomise_order: str = "top_down"
+    randomise_groups: int = 20
+    randomise_seed: int = 43
+    randomise_bins: int = 100
 
     def __post_init__(self) -> None:
         for name, choices in _CHOICES.items():
@@ -111,6 +192,25 @@ class Preset:
             raise ValueError(f"preset: blur_sigma must be positive, got {self.blur_sigma}")
         if self.dice_smooth < 0:
             raise ValueError(f"preset: dice_smooth must not be negative, got {self.dice_smooth}")
+
+        self._check_measures()
+
+    def _check_measures(self) -> None:
+        """The fields of single measures."""
+        for name in ("road_shares", "information_shares"):
+            shares = tuple(float(v) for v in getattr(self, name))
+            if not shares or not all(0 < v < 1 for v in shares):
+                raise ValueError(f"preset: {name} must be shares in (0, 1), got {shares}")
+            object.__setattr__(self, name, shares)  # a list, as JSON has it, becomes a tuple
+        for name in _COUNTS:
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < _COUNTS[name]:
+                raise ValueError(f"preset: {name} must be {_COUNTS[name]} or more, got {value!r}")
+        for name, (low, high) in _SPANS.items():
+            if not low <= getattr(self, name) <= high:
+                raise ValueError(
+                    f"preset: {name} must lie in [{low}, {high}], got {getattr(self, name)!r}"
+                )
 
     @property
     def percentiles(self) -> tuple[float, ...]:

@@ -266,9 +266,14 @@ class Classifier:
         return batch
 
     def black(self, channels: int) -> Tensor:
-        """A black pixel after normalisation, (0 - mean) / std: float32 [C] on the CPU.
+        """A black pixel after normalisation, (0 - mean) / std: float32 [C] on the CPU."""
+        mean, std = self.colours(channels)
+        return (-mean / std).float()
 
-        Without metadata and without `mean`: ImageNet's for 3 channels, else 0 stays 0.
+    def colours(self, channels: int) -> tuple[Tensor, Tensor]:
+        """The mean and std that images were normalised with: float64 [C] each, on the CPU.
+
+        Without metadata and without `mean`: ImageNet's for 3 channels, else 0 and 1.
         """
         mean, std = self.mean, self.std
         if mean is None or std is None:
@@ -276,8 +281,8 @@ class Classifier:
             if not self._warned:
                 log.warning("this classifier names no mean and std; taking %s and %s", mean, std)
             self._warned = True
-        black = -torch.tensor(mean, dtype=torch.float64) / torch.tensor(std, dtype=torch.float64)
-        return black.expand(channels).float().clone() if len(mean) == 1 else black.float()
+        first, second = (torch.tensor(v, dtype=torch.float64) for v in (mean, std))
+        return first.expand(channels).clone(), second.expand(channels).clone()
 
     def __call__(self, images: Images) -> Images:
         """Class probabilities float32 [B, K] of images [B, C, H, W].

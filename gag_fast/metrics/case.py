@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from gag_fast import perturb
+from gag_fast._errors import GagFastError
 from gag_fast.perturb import Ranked
 from gag_fast.presets import Preset
+
+Again = Callable[[Any, Tensor, Tensor, Tensor | None], Tensor]
+"""A method of explanation: (model, images [B, C, H, W], targets [B], image_ids) -> maps.
+
+The ids [B] are those by which the first maps were made, None without: a changed image keeps its
+own, so that both meet the same noise."""
 
 
 @dataclass(frozen=True)
@@ -18,12 +27,16 @@ class Points:
     """What the classifier said of a curve's pictures.
 
     Attributes:
-        probabilities: float32 [B, M, steps]: of the target class.
-        pixels: int64 [B, M, steps]: how many pixels were recovered, deleted or inserted.
+        probabilities: float32 [B, M, steps]: of the target class; M is 1 where the pictures are
+            the same for every map.
+        first: bool, like `probabilities`: whether the target is the class of highest probability.
+        pixels: int64, like `probabilities`: how many pixels were recovered, deleted or inserted;
+            None where that is not what the pictures differ in.
     """
 
     probabilities: Tensor
-    pixels: Tensor
+    first: Tensor
+    pixels: Tensor | None
 
 
 @dataclass
@@ -35,20 +48,45 @@ class Case:
         given: float32 or float64 [B, M, H, W]: the maps as they came.
         targets: int64 [B].
         masks: float64 [B, H, W] in [0, 1], or None.
-        black: float32 [C]: a black pixel after normalisation.
+        mean, std: float64 [C]: what the images were normalised with.
         preset: the measures' parameters.
+        model: what made the maps, where it was given.
+        again: by map, what makes it.
+        ids: int64 [B]: the image_ids by which the maps were made, or None.
         curves: by name, once the pictures are scored.
         extras: what else a function wants the result to show: name -> [B, M, ...].
+        facts: what a curve's function leaves for a measure's.
     """
 
     images: Tensor
     given: Tensor
     targets: Tensor
     masks: Tensor | None
-    black: Tensor
+    mean: Tensor
+    std: Tensor
     preset: Preset
+    model: Any = None
+    again: Sequence[Again] = ()
+    ids: Tensor | None = None
     curves: dict[str, Points] = field(default_factory=dict)
     extras: dict[str, Tensor] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def black(self) -> Tensor:
+        """A black pixel after normalisation: float32 [C]."""
+        return (-self.mean / self.std).float()
+
+    def explain(self, m: int, images: Tensor, model: Any = None) -> Tensor:
+        """Map number m made again, of other images [B, C, H, W] or by another model: [B, H, W]."""
+        model = self.model if model is None else model
+        maps = self.again[m](model, images, self.targets, self.ids)
+        if list(maps.shape) != [len(images), *images.shape[2:]]:
+            raise GagFastError(
+                f"explain must give maps [B, H, W] = {[len(images), *images.shape[2:]]}, got "
+                f"{list(maps.shape)}"
+            )
+        return maps.detach().to(self.given.device, self.given.dtype)
 
     @functools.cached_property
     def finite(self) -> Tensor:

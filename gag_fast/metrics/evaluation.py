@@ -11,7 +11,7 @@ What becomes of the unusual (each is tested):
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,9 +24,9 @@ from gag_fast.classifier.ahead import prepared_ahead, uploaded
 from gag_fast.classifier.lanes import image_shape
 from gag_fast.measures import Measure
 from gag_fast.metrics.case import Case, Points
-from gag_fast.metrics.inputs import Batch, check_batch
+from gag_fast.metrics.inputs import Batch, as_maps, check_again, check_batch
 from gag_fast.metrics.scores import Scores
-from gag_fast.perturb import Bank, Plan
+from gag_fast.perturb import Bank, Masked, Plan
 from gag_fast.presets import Preset
 from gag_fast.presets import preset as find_preset
 
@@ -40,6 +40,9 @@ def evaluate(
     preset: str | Preset | Mapping[str, Any] = "paper",
     masks: Any = None,
     *,
+    model: Any = None,
+    explain: Callable[..., Tensor] | Sequence[Callable[..., Tensor]] | None = None,
+    image_ids: Any = None,
     max_bytes: int = 2**30,
 ) -> Scores:
     """Scores saliency maps with a classifier.
@@ -53,10 +56,14 @@ def evaluate(
         images: [B, C, H, W], normalised for the model; torch (CPU or CUDA) or NumPy.
         maps: [B, H, W], or [B, M, H, W] for M maps of each image; the larger the more salient.
         targets: [B] class indexes.
-        metrics: names of the table of measures (gag_fast/measures.py); "log_cosh_dice" and "mae"
-            need masks and come with them.
+        metrics: names of the table of measures (gag_fast/measures.py), or "all": every one that
+            what is given allows. "log_cosh_dice" and "mae" need masks and come with them.
         preset: "paper", "official", "rise", "torchcam", a `Preset` or a dict of its fields.
         masks: [B, H, W] ground truth in [0, 1], or None.
+        model: what made the maps, for the measures that explain again.
+        explain: how: (model, images [B, C, H, W], targets [B]) -> maps [B, H, W]; one for all M
+            maps or one for each. One that has a parameter image_ids is given them.
+        image_ids: those that the maps were made with [B], or None: a changed image keeps its own.
         max_bytes: bound on the memory for sources, ranks and sorted values; images are taken in
             groups that keep it (at least one at a time). The classifier's own buffers, which do
             not grow with B, come on top.
@@ -70,15 +77,23 @@ def evaluate(
     used = find_preset(preset)
     if isinstance(max_bytes, bool) or not isinstance(max_bytes, int) or max_bytes < 1:
         raise ValueError(f"max_bytes must be a positive number, got {max_bytes!r}")
-    chosen = measures.choose(metrics, masks=masks is not None)
-    batch = check_batch(clf, images, maps, targets, masks, nonnegative=_nonnegative(chosen))
-    black = clf.black(batch.images.shape[1])
+    chosen = measures.choose(
+        metrics,
+        masks=masks is not None,
+        model=model is not None,
+        negative="all" in metrics and bool((as_maps(maps, "maps") < 0).any()),
+    )
+    batch = check_batch(
+        clf, images, maps, targets, masks, nonnegative=_nonnegative(chosen), ids=image_ids
+    )
+    again = check_again(model, explain, batch.maps.shape[1], chosen)
+    colours = clf.colours(batch.images.shape[1])
     at_a_time = 3 if clf.backend.queues else 1  # groups that `prepared_ahead` has in memory
     size = _group_size(batch, used, max_bytes // at_a_time)
     parts = (batch.part(start, start + size) for start in range(0, len(batch.images), size))
 
     def prepare(part: Batch) -> tuple[Case, _Prepared | None]:
-        case = part.case(black, used)
+        case = part.case(colours, used, model, again)
         return case, _prepare(case, chosen) if measures.curves_of(chosen) else None
 
     groups = [
@@ -131,9 +146,9 @@ def plan(
     preset: str | Preset | Mapping[str, Any] = "paper",
 ) -> Plan:
     """The list of masked images that `evaluate` would score for one group; print it."""
-    chosen = measures.choose(metrics, masks=False)
+    chosen = measures.choose(metrics, masks=False, model=False)
     batch = check_batch(clf, images, maps, targets, None, nonnegative=_nonnegative(chosen))
-    case = batch.case(clf.black(batch.images.shape[1]), find_preset(preset))
+    case = batch.case(clf.colours(batch.images.shape[1]), find_preset(preset))
     return _prepare(case, chosen).plan
 
 
@@ -153,7 +168,7 @@ class _Prepared(NamedTuple):
 
     plan: Plan
     bank: Bank
-    counts: dict[str, Tensor]
+    counts: dict[str, Tensor | None]
 
 
 def _nonnegative(chosen: Sequence[Measure]) -> str | None:
@@ -173,10 +188,13 @@ def _group_size(batch: Batch, preset: Preset, max_bytes: int) -> int:
 
 def _prepare(case: Case, chosen: Sequence[Measure]) -> _Prepared:
     wanted = {c.name: measures.function_of(c)(case) for c in measures.curves_of(chosen)}
-    needed = {base for want in wanted.values() for base in (want.top, want.rest)}
+    masked = [want for want in wanted.values() if isinstance(want, Masked)]
+    needed = {base for want in masked for base in (want.top, want.rest)}
     bank = perturb.make_bank(case.images, case.black, case.preset, needed)
     found = perturb.make_plan(case.ranked, bank, wanted, case.given.shape[1])
-    return _Prepared(found, bank, {name: want.counts for name, want in wanted.items()})
+    return _Prepared(
+        found, bank, {name: getattr(want, "counts", None) for name, want in wanted.items()}
+    )
 
 
 def _score_group(
@@ -191,7 +209,7 @@ def _score_group(
     return _Group(
         {m.name: torch.where(case.finite, measures.function_of(m)(case), nan) for m in chosen},
         {name: points.probabilities for name, points in case.curves.items()},
-        {name: points.pixels for name, points in case.curves.items()},
+        {name: p.pixels for name, p in case.curves.items() if p.pixels is not None},
         case.extras,
         forwards,
         asked,
@@ -201,25 +219,44 @@ def _score_group(
 def _points(clf: Classifier, case: Case, prepared: _Prepared) -> dict[str, Points]:
     """The probabilities at every point of every curve."""
     plan = prepared.plan
-    values, shared = _run(clf, case, prepared)
+    answers = _run(clf, case, prepared)
     # Appending a NaN gives the points of maps that are not finite (-1) their value.
-    values = torch.cat([values, values.new_full((1,), torch.nan)])
+    values = torch.cat([answers.target, answers.target.new_full((1,), torch.nan)])
+    first = torch.cat([answers.first, answers.first.new_zeros(1)])
     curves = {}
     for name, counts in prepared.counts.items():
         at = uploaded(torch.from_numpy(plan.points[name]), values.device)
-        p = values[at]
+        p, hit = values[at], first[at]
         for s in range(plan.shared):
-            p = torch.where(at == s, shared[s][case.targets][:, None, None], p)
-        curves[name] = Points(p, case.by_map(counts))
+            alone = answers.shared[s]
+            p = torch.where(at == s, alone[case.targets][:, None, None], p)
+            hit = torch.where(at == s, (alone.argmax() == case.targets)[:, None, None], hit)
+        curves[name] = Points(p, hit, None if counts is None else case.by_map(counts))
     return curves
 
 
-def _run(clf: Classifier, case: Case, prepared: _Prepared) -> tuple[Tensor, Tensor]:
-    """Probabilities: of its image's target [N] for each slot, of all classes [shared, K]."""
+class _Answers(NamedTuple):
+    """What the classifier said of every picture of a plan.
+
+    Attributes:
+        target: probability of its image's target [N].
+        first: whether that is the highest one [N].
+        shared: probabilities of all classes of the pictures that belong to no image [shared, K].
+    """
+
+    target: Tensor
+    first: Tensor
+    shared: Tensor
+
+
+def _run(clf: Classifier, case: Case, prepared: _Prepared) -> _Answers:
+    """Shows the classifier every picture of the plan, in full batches."""
     plan, bank, _ = prepared
     device = clf.device
     ranks = case.ranked.ranks
     values = torch.empty(len(plan), device=device)
+    highest = torch.empty(len(plan), dtype=torch.bool, device=device)
+    composed = len(plan.slots)
     shared = torch.empty(plan.shared, clf.num_classes or 0, device=device)
     slots = uploaded(torch.from_numpy(plan.slots), device)
     owner = uploaded(torch.from_numpy(np.maximum(plan.owner, 0)), device)
@@ -227,18 +264,24 @@ def _run(clf: Classifier, case: Case, prepared: _Prepared) -> tuple[Tensor, Tens
     batch = clf.batch_size
 
     def fill(buffer: Tensor, job: int) -> int:
-        part = slots[job * batch : (job + 1) * batch]
-        out = buffer[: part.shape[0]]
-        ops.compose_(out, bank.sources, bank.fill, ranks, part)
-        return part.shape[0]
+        start, stop = job * batch, min((job + 1) * batch, len(plan))
+        part = slots[start:stop]
+        if part.shape[0]:
+            ops.compose_(buffer[: part.shape[0]], bank.sources, bank.fill, ranks, part)
+        for at in range(max(start, composed), stop):
+            write, arguments = plan.made[at - composed]
+            write(buffer[at - start], *arguments)
+        return stop - start
 
     def collect(raw: Tensor, job: int) -> None:
         first = job * batch
         p = clf.probabilities(raw)
-        values[first : first + len(p)] = p.gather(1, classes[first : first + len(p)])[:, 0]
+        mine = classes[first : first + len(p)]
+        values[first : first + len(p)] = p.gather(1, mine)[:, 0]
+        highest[first : first + len(p)] = p.argmax(dim=1) == mine[:, 0]
         if first < plan.shared:
             alone = p[: plan.shared - first]
             shared[first : first + len(alone)] = alone
 
     clf.drive(-(-len(plan) // batch), image_shape(bank.sources), fill, collect)
-    return values, shared
+    return _Answers(values, highest, shared)

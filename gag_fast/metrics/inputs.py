@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,10 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gag_fast._inputs import as_numbers, as_targets
+from gag_fast._errors import GagFastError
+from gag_fast._inputs import as_numbers, as_targets, describe
 from gag_fast.classifier import Classifier
 from gag_fast.classifier.ahead import uploaded
-from gag_fast.metrics.case import Case
+from gag_fast.measures import Measure, Need
+from gag_fast.metrics.case import Again, Case
 from gag_fast.presets import Preset
 
 
@@ -29,6 +32,7 @@ class Batch:
         several: whether maps came as [B, M, H, W].
         device: where results go; None: NumPy.
         scored_on: the classifier's device.
+        ids: int64 [B]: the image_ids by which the maps were made, or None.
     """
 
     images: Tensor
@@ -38,6 +42,7 @@ class Batch:
     several: bool
     device: torch.device | None
     scored_on: torch.device
+    ids: Tensor | None = None
 
     def part(self, start: int, stop: int) -> Batch:
         """Images start ... stop-1."""
@@ -47,9 +52,16 @@ class Batch:
             maps=self.maps[start:stop],
             targets=self.targets[start:stop],
             masks=None if self.masks is None else self.masks[start:stop],
+            ids=None if self.ids is None else self.ids[start:stop],
         )
 
-    def case(self, black: Tensor, preset: Preset) -> Case:
+    def case(
+        self,
+        colours: tuple[Tensor, Tensor],
+        preset: Preset,
+        model: Any = None,
+        again: Sequence[Again] = (),
+    ) -> Case:
         """These images as the measures' functions take them, on the classifier's device."""
         on = self.scored_on
         return Case(
@@ -57,8 +69,12 @@ class Batch:
             uploaded(self.maps, on),
             uploaded(self.targets, on),
             None if self.masks is None else uploaded(self.masks, on),
-            uploaded(black, on),
+            uploaded(colours[0], on),
+            uploaded(colours[1], on),
             preset,
+            model,
+            again,
+            self.ids,
         )
 
     def like_given(self, value: Tensor) -> Any:
@@ -70,7 +86,14 @@ class Batch:
 
 
 def check_batch(
-    clf: Classifier, images: Any, maps: Any, targets: Any, masks: Any, *, nonnegative: str | None
+    clf: Classifier,
+    images: Any,
+    maps: Any,
+    targets: Any,
+    masks: Any,
+    *,
+    nonnegative: str | None,
+    ids: Any = None,
 ) -> Batch:
     """Everything that `evaluate` takes, checked against each other and the classifier.
 
@@ -88,9 +111,8 @@ def check_batch(
         raise ValueError(f"maps has an empty axis: shape {list(m.shape)}")
     if nonnegative is not None and bool((m < 0).any()):
         raise ValueError(
-            f"{nonnegative} needs maps >= 0, as its shares of the saliency have no meaning "
-            "otherwise; got a "
-            f"smallest value of {float(m[m.isfinite()].min()):g}. Take magnitudes or min-max first"
+            f"{nonnegative} needs maps >= 0, as it has no meaning otherwise; got a smallest "
+            f"value of {float(m[m.isfinite()].min()):g}. Take magnitudes or min-max first"
         )
     classes = clf.classes(x)
     t = as_targets(targets, count, classes)
@@ -105,7 +127,17 @@ def check_batch(
         several,
         device,
         clf.device,
+        None if ids is None else _as_ids(ids, count),
     )
+
+
+def _as_ids(value: Any, count: int) -> Tensor:
+    tensor = torch.as_tensor(value)
+    if tensor.is_floating_point() or tensor.dtype == torch.bool or tensor.shape != (count,):
+        raise GagFastError(
+            f"image_ids must be {count} integers, one for each image, got {describe(value)}"
+        )
+    return tensor.to(torch.int64)
 
 
 def as_maps(value: Any, name: str) -> Tensor:
@@ -145,3 +177,35 @@ def check_pair(maps: Any, masks: Any) -> tuple[Tensor, Tensor, Callable[[Tensor]
         return value.cpu().numpy() if isinstance(maps, np.ndarray) else value
 
     return found, truth if m.ndim == 3 else truth[:, None], back
+
+
+def check_again(model: Any, explain: Any, maps: int, chosen: Sequence[Measure]) -> list[Again]:
+    """What makes each map again: `explain` itself for all of them, or one for each."""
+    if not any(Need.GRADIENTS in m.needs for m in chosen):
+        return []
+    names = ", ".join(m.name for m in chosen if Need.GRADIENTS in m.needs)
+    several = isinstance(explain, (list, tuple))
+    given = list(explain) if several else [explain] * maps
+    if len(given) != maps or not all(callable(each) for each in given):
+        raise TypeError(
+            f"{names}: explain must be the function (model, images, targets) -> maps that made the "
+            f"maps, or {maps} of them for maps [B, {maps}, H, W], got {explain!r}"
+        )
+    weights = [m.name for m in chosen if Need.WEIGHTS in m.needs]
+    if weights and not isinstance(model, torch.nn.Module):
+        raise TypeError(
+            f"{weights[0]} draws the weights of model= anew: it must be a torch module, got a "
+            f"{type(model).__name__}"
+        )
+    return [_with_ids(each) for each in given]
+
+
+def _with_ids(function: Callable[..., Tensor]) -> Again:
+    """A function that takes image_ids gets them; any other does without."""
+    try:
+        takes_ids = "image_ids" in inspect.signature(function).parameters
+    except (TypeError, ValueError):  # of a function that Python cannot look into
+        takes_ids = False
+    if takes_ids:
+        return lambda model, images, targets, ids: function(model, images, targets, image_ids=ids)
+    return lambda model, images, targets, ids: function(model, images, targets)

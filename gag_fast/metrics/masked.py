@@ -31,12 +31,19 @@ def insertion(case: Case) -> Masked:
     return Masked(counts, "image", case.preset.insertion_base)
 
 
+def lerf(case: Case) -> Masked:
+    """The least salient pixels deleted first: what is left are the most salient ones."""
+    counts = case.pixels - perturb.curve_counts(case.ranked, case.preset)
+    return Masked(counts, "image", case.preset.deletion_base)
+
+
 # ---- measures ------------------------------------------------------------------------------------
 
 
 def rcap(case: Case) -> Tensor:
     """Eq. 4.1: mean over the percentiles of (share of the saliency kept) x (probability)."""
     points = case.curves["recover"]
+    assert points.pixels is not None
     share = case.by_map(_shares(case.ranked, points.pixels.flatten(0, 1)))
     case.extras["partitions"] = share
     # No saliency at all: 0, whatever is predicted. Not so for NaN, which stays NaN.
@@ -53,9 +60,25 @@ def iauc(case: Case) -> Tensor:
     return area(case, "insertion")
 
 
+def srg(case: Case) -> Tensor:
+    """Symmetric relevance gain: area of the LeRF deletion curve - area of the MoRF one.
+
+    Bluecher et al., "Decoupling Pixel Flipping and Occlusion Strategy for Consistent XAI
+    Benchmarks", 2024; the same as the area between perturbation curves (AbPC) of Arras et al. on
+    one base. Both orders meet the same base, so what deleting does to any image cancels. A map and
+    its reverse have opposite values (in exact shares and without ties); only ranks count.
+    """
+    points = case.curves["lerf"]
+    assert points.pixels is not None
+    deleted = case.pixels - points.pixels
+    kept = _area(points.probabilities.double(), deleted, case.pixels, case.preset)
+    return kept - area(case, "deletion")
+
+
 def area(case: Case, curve: str) -> Tensor:
     """Trapezoid area under a curve, its x axis as the preset says: float64 [B, M]."""
     points = case.curves[curve]
+    assert points.pixels is not None
     return _area(points.probabilities.double(), points.pixels, case.pixels, case.preset)
 
 

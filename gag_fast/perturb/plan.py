@@ -1,15 +1,17 @@
-"""The plan: which masked images the metrics need, each distinct one once.
+"""The plan: which pictures the metrics need, each distinct one once.
 
-Every masked image is "the first `count` pixels in rank order of a map from source `top`, the others
-from source `rest`", where the sources are the images, their blurred copies and constant colours. A
+Most are "the first `count` pixels in rank order of a map from source `top`, the others from source
+`rest`", where the sources are the images, their blurred copies and constant colours; one operator
+composes those by the batch. The others are written one by one, each by its curve's own function. A
 plan lists the distinct ones and where each point of each curve finds its own.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -48,21 +50,27 @@ def rank(maps: Tensor) -> Ranked:
     return Ranked(ranks, order, maps.flatten(1).gather(1, order.long()), finite)
 
 
-def recover_counts(ranked: Ranked, preset: Preset) -> Tensor:
-    """How many pixels each of RCAP's partitions recovers: int64 [R, j].
+def percentile_counts(ranked: Ranked, percents: Sequence[float]) -> Tensor:
+    """How many pixels are at or above each linear percentile of their map: int64 [R, j].
 
     A linear percentile q at rank r lies in (V(floor r), V(ceil r)], so V >= q holds for the same
     pixels as V >= V(ceil r): no interpolation, no rounding, ties included.
     """
     pixels = ranked.descending.shape[1]
     ascending = ranked.descending.flip(1)
-    strict = preset.threshold == "sorted"
-    if strict:
-        at = [int(pixels * (p / 100)) - 1 for p in preset.percentiles]
-    else:
-        at = [math.ceil((p / 100) * (pixels - 1)) for p in preset.percentiles]
+    at = [math.ceil((p / 100) * (pixels - 1)) for p in percents]
+    return pixels - torch.searchsorted(ascending, ascending[:, at].contiguous())
+
+
+def recover_counts(ranked: Ranked, preset: Preset) -> Tensor:
+    """How many pixels each of RCAP's partitions recovers: int64 [R, j]."""
+    if preset.threshold == "percentile":
+        return percentile_counts(ranked, preset.percentiles)
+    pixels = ranked.descending.shape[1]
+    ascending = ranked.descending.flip(1)
+    at = [int(pixels * (p / 100)) - 1 for p in preset.percentiles]
     values = ascending[:, at]  # -1 is the last, as in the authors' Python
-    return pixels - torch.searchsorted(ascending, values.contiguous(), right=strict)
+    return pixels - torch.searchsorted(ascending, values.contiguous(), right=True)
 
 
 def curve_counts(ranked: Ranked, preset: Preset) -> Tensor:
@@ -127,6 +135,39 @@ class Masked:
     rest: str
 
 
+class Picture(NamedTuple):
+    """A picture that its curve's function writes.
+
+    Attributes:
+        key: what it shows; two pictures of one image with equal keys are the same picture.
+        arguments: of the curve's function.
+    """
+
+    key: Hashable
+    arguments: tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class Made:
+    """The pictures of one curve that no two sources compose.
+
+    Attributes:
+        pictures: of each image and map (or of each image alone, then M is 1) its pictures: None
+            where a map is not finite.
+        write: writes a picture into a buffer [C, H, W], given its arguments. Called from the lanes'
+            threads, several at once; what it writes must depend on the arguments alone.
+        copies: memory that the curve holds for each image, in copies of it.
+    """
+
+    pictures: Sequence[Sequence[Sequence[Picture] | None]]
+    write: Callable[..., None]
+    copies: int = 0
+
+
+Wanted = Masked | Made
+"""What a curve asks for."""
+
+
 def make_bank(images: Tensor, black: Tensor, preset: Preset, needed: set[str]) -> Bank:
     """The sources of a batch of images [B, C, H, W].
 
@@ -160,8 +201,10 @@ class Plan:
     """The distinct masked images of some images and maps, and who needs which.
 
     Attributes:
-        slots: int32 [N, 4], (map, count, top, rest) of each, as `ops.compose_` takes them.
-        owner: int64 [N], the image a masked image belongs to; -1: a constant, shared by all.
+        slots: int32 [N, 4], (map, count, top, rest) of each composed one, as `ops.compose_` takes
+            them. The N pictures that are written follow.
+        made: (function, arguments) of each picture that is written.
+        owner: int64 [all], the image a picture belongs to; -1: a constant, shared by all.
         shared: how many of the first slots are constants.
         points: for each curve int64 [B, M, steps], the slot of each point; -1 where the map is
             not finite.
@@ -169,6 +212,7 @@ class Plan:
     """
 
     slots: np.ndarray
+    made: list[tuple[Callable[..., None], tuple[Any, ...]]]
     owner: np.ndarray
     shared: int
     points: dict[str, np.ndarray]
@@ -176,11 +220,16 @@ class Plan:
 
     def __len__(self) -> int:
         """Forward passes."""
-        return len(self.slots)
+        return len(self.owner)
+
+    def distinct(self, curves: Iterable[str]) -> int:
+        """Forward passes that these curves alone would take."""
+        used = [self.points[name].ravel() for name in curves if name in self.points]
+        return int(np.count_nonzero(np.unique(np.concatenate(used)) >= 0)) if used else 0
 
     def rows(self) -> Iterator[tuple[int, int, int, int, int]]:
-        """(image, map, count, top, rest) of each masked image."""
-        for owner, slot in zip(self.owner.tolist(), self.slots.tolist(), strict=True):
+        """(image, map, count, top, rest) of each composed one."""
+        for owner, slot in zip(self.owner.tolist(), self.slots.tolist(), strict=False):
             yield (owner, *slot)
 
     def __str__(self) -> str:
@@ -188,20 +237,22 @@ class Plan:
         lines = [f"{len(self)} masked images for {self.asked} points"]
         for image, m, count, top, rest in self.rows():
             lines.append(f"image {image}: {count} pixels of map {m} from {top}, others from {rest}")
+        lines += [f"image {o}: written" for o in self.owner[len(self.slots) :].tolist()]
         return "\n".join(lines)
 
 
 def make_plan(
-    ranked: Ranked, bank: Bank, wanted: Mapping[str, Masked], maps_per_image: int
+    ranked: Ranked, bank: Bank, wanted: Mapping[str, Wanted], maps_per_image: int
 ) -> Plan:
-    """Lists the distinct masked images of the curves that are wanted.
+    """Lists the distinct pictures of the curves that are wanted.
 
     Two masked images are the same when they take the same set of pixels from the same sources,
     whichever map or metric the set came from; a set is known by the sum of its pixels' 64-bit
     numbers, which two different sets share with probability 2^-64.
     """
     rows, pixels = ranked.order.shape
-    counts = {curve: want.counts for curve, want in wanted.items()}
+    masked = {curve: want for curve, want in wanted.items() if isinstance(want, Masked)}
+    counts = {curve: want.counts for curve, want in masked.items()}
     hashes = _set_hashes(ranked.order, counts)
     total = int(_pixel_numbers(pixels).sum())
     finite = ranked.finite.tolist()
@@ -222,7 +273,7 @@ def make_plan(
         return at
 
     if any(finite):
-        for name in sorted(_whole_constants(wanted, pixels)):
+        for name in sorted(_whole_constants(masked, pixels)):
             number = bank.constants[name]
             slot((number,), (0, 0, number, number), -1)
     shared = len(slots)
@@ -232,7 +283,7 @@ def make_plan(
             continue
         image, m = divmod(row, maps_per_image)
         for curve, (count_rows, hash_rows) in numbers.items():
-            want = wanted[curve]
+            want = masked[curve]
             top, rest = bank.source(want.top, image), bank.source(want.rest, image)
             at = points[curve][image, m]
             for step, (count, hashed) in enumerate(
@@ -247,9 +298,36 @@ def make_plan(
                 else:  # the same picture described from its other side
                     key = (rest, top, pixels - count, _wrap(total - hashed))
                     at[step] = slot(key, (row, count, top, rest), image)
+    made: list[tuple[Callable[..., None], tuple[Any, ...]]] = []
+    for curve, other in wanted.items():
+        if isinstance(other, Made):
+            points[curve] = _list_made(other, len(slots), made, owner)
     asked = sum(int((p >= 0).sum()) for p in points.values())
     table = np.array(slots, dtype=np.int32).reshape(-1, 4)
-    return Plan(table, np.array(owner, dtype=np.int64), shared, points, asked)
+    return Plan(table, made, np.array(owner, dtype=np.int64), shared, points, asked)
+
+
+def _list_made(
+    want: Made,
+    first: int,
+    made: list[tuple[Callable[..., None], tuple[Any, ...]]],
+    owner: list[int],
+) -> np.ndarray:
+    """Appends a curve's pictures, each distinct one once; their numbers [B, M or 1, n]."""
+    steps = max(
+        (len(row) for image in want.pictures for row in image if row is not None), default=0
+    )
+    points = np.full((len(want.pictures), len(want.pictures[0]), steps), -1)
+    for image, rows in enumerate(want.pictures):
+        found: dict[Hashable, int] = {}
+        for m, row in enumerate(rows):
+            for step, picture in enumerate(row or ()):
+                if picture.key not in found:
+                    found[picture.key] = first + len(made)
+                    made.append((want.write, picture.arguments))
+                    owner.append(image)
+                points[image, m, step] = found[picture.key]
+    return points
 
 
 def _whole_constants(wanted: Mapping[str, Masked], pixels: int) -> set[str]:
@@ -266,6 +344,11 @@ def _whole_constants(wanted: Mapping[str, Masked], pixels: int) -> set[str]:
 def _wrap(value: int) -> int:
     """A Python integer as a signed 64-bit one wraps."""
     return (value + 2**63) % 2**64 - 2**63
+
+
+def set_numbers(order: Tensor, counts: Tensor) -> Tensor:
+    """A 64-bit number for the set of each prefix of `order` [R, H W]: int64, like `counts`."""
+    return _set_hashes(order, {"": counts})[""]
 
 
 def _pixel_numbers(pixels: int) -> Tensor:

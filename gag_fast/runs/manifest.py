@@ -20,6 +20,7 @@ from gag_fast._run_files import canonical
 from gag_fast.attribution.explanation import Explanation
 from gag_fast.attribution.own import fingerprint, is_own
 from gag_fast.data import Dataset
+from gag_fast.measures import named, preset_of
 from gag_fast.models import ModelSpec
 from gag_fast.runs.given import open_maps
 from gag_fast.runs.worker import Work
@@ -49,7 +50,7 @@ def settings_of(work: Work, spec: ModelSpec, dataset: Dataset, chunk: int) -> di
         "preprocessing": asdict(spec.preprocessing),
         "methods": list(work.methods),
         "metrics": list(work.metrics),
-        "preset": asdict(work.preset),
+        "preset": preset_of(asdict(work.preset), named(work.metrics)),
         **explaining(work.explanation),
         "image_ids": work.image_ids,
         "batch_size": work.batch_size,

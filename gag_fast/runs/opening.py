@@ -6,7 +6,7 @@ What can be wrong with the request is found here.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +22,7 @@ from gag_fast.attribution.registry import check_fit, recipes_of
 from gag_fast.classifier import Classifier
 from gag_fast.classifier.providers import provider_list, why_not
 from gag_fast.data import Dataset, open_dataset
+from gag_fast.measures import Measure
 from gag_fast.models import ModelSpec, device_of, load_model
 from gag_fast.presets import Preset
 from gag_fast.presets import preset as find_preset
@@ -69,7 +70,7 @@ def opened(request: Request, quiet: bool = False) -> Iterator[Opened]:
     loaded = load_model(request.model, request.weights)
     spec = loaded[1]
     dataset = _dataset(request, spec)
-    measures.choose(request.metrics, masks=dataset.has_masks)
+    chosen = measures.choose(request.metrics, masks=dataset.has_masks, model=True)
     preset = find_preset(request.preset)
     # On a Ray cluster the workers' machines must have it too.
     device = device_of(request.device, "cpu" if request.providers == "cpu" else "cuda")
@@ -82,8 +83,9 @@ def opened(request: Request, quiet: bool = False) -> Iterator[Opened]:
         for note in dataset.notes:
             progress.note(note)
         onnx = _onnx(request, folder, loaded, progress)
+        metrics = _metrics(request, chosen)
         choices = _Choices.of(stored)
-        with _worker(request, loaded, onnx, preset, device, choices) as worker:
+        with _worker(request, metrics, loaded, onnx, preset, device, choices) as worker:
             size = chunk_size(len(dataset), device, request.chunk)
             mark = _settled(folder, stored, worker, dataset, size, progress)
             chunks = cut(dataset, size)
@@ -92,6 +94,13 @@ def opened(request: Request, quiet: bool = False) -> Iterator[Opened]:
             if todo.chunks:
                 folder.write_session(_session(request, todo, worker.classifier))
             yield Opened(folder, len(dataset), worker, todo, mark, progress)
+
+
+def _metrics(request: Request, chosen: Sequence[Measure]) -> tuple[str, ...]:
+    """The metrics by name: those that were asked for, and for "all" every one that there can be."""
+    if "all" in request.metrics:
+        return tuple(m.name for m in chosen)
+    return tuple(request.metrics)
 
 
 def _dataset(request: Request, spec: ModelSpec) -> Dataset:
@@ -133,6 +142,7 @@ class _Choices:
 @contextmanager
 def _worker(
     request: Request,
+    metrics: tuple[str, ...],
     loaded: tuple[nn.Module, ModelSpec],
     onnx: Path,
     preset: Preset,
@@ -158,7 +168,7 @@ def _worker(
             onnx=os.path.abspath(onnx),
             methods=tuple(request.methods),
             maps={name: os.path.abspath(path) for name, path in request.maps.items()},
-            metrics=tuple(request.metrics),
+            metrics=metrics,
             preset=preset,
             explanation=request.explanation,
             image_ids=choices.image_ids,

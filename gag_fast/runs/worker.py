@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
@@ -301,7 +301,30 @@ class Worker:
             metrics=metrics,
             preset=self.work.preset,
             masks=masks,
+            model=self._module,
+            explain=[self._again(m) for m in self.work.methods if m in explained.maps],
+            image_ids=explained.ids,
         )
+
+    @property
+    def _module(self) -> Any:
+        """What the measures that explain again are given: the module, or a source without one."""
+        return getattr(self.source, "module", self.source)
+
+    def _again(self, method: str) -> Callable[..., torch.Tensor]:
+        """A method as those measures call it: by the worker's own source, or by another model."""
+
+        def explain(
+            model: Any, images: torch.Tensor, targets: torch.Tensor, image_ids: torch.Tensor
+        ) -> torch.Tensor:
+            device = self.work.device
+            given = (images.to(device), targets.to(device), (method,), self.work.explanation)
+            if model is self._module:
+                return explain_as(self.source, *given, image_ids=image_ids)[method]
+            with source_of(model, device, self.work.batch_size) as source:
+                return explain_as(source, *given, image_ids=image_ids)[method]
+
+        return explain
 
     def _kept(self, explained: Explained) -> dict[str, np.ndarray] | None:
         if not self.work.keep_maps:
@@ -355,6 +378,9 @@ def _figures(scores: Scores, image: int, method: int, has_mask: bool) -> dict[st
         for name, values in scores.values.items()
         if has_mask or Need.MASK not in MEASURES[name].needs
     }
+    for name in [name for name in found if MEASURES[name].undefined]:
+        if np.isnan(found[name]):
+            del found[name]  # not defined for this image, which is no fault of it
     for name, curve in scores.curves.items():
         if CURVES[name].column:
             found[name] = curve[image, method].tolist()

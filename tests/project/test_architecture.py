@@ -41,6 +41,7 @@ ROOMS: dict[str, set[str]] = {
     "onnx_explanation": {"_inputs", "attribution", "classifier", "models", "onnx_metadata", "ops"},
     "captum_api": {"_inputs", "attribution", "explainer"},
     "quantus_api": {"explainer"},
+    "evaluation": {"classifier", "explainer", "metrics", "presets"},
     "runs": {
         "_progress",
         "_run_files",
