@@ -16,13 +16,14 @@ import torch
 from torch import nn
 
 from gag_fast import measures
+from gag_fast._errors import GagFastError
 from gag_fast._progress import Progress
 from gag_fast._run_files import settings_hash
 from gag_fast.attribution.registry import check_fit, recipes_of
 from gag_fast.classifier import Classifier
 from gag_fast.classifier.providers import provider_list, why_not
 from gag_fast.data import Dataset, open_dataset
-from gag_fast.measures import Measure
+from gag_fast.measures import Measure, Need
 from gag_fast.models import ModelSpec, device_of, load_model
 from gag_fast.presets import Preset
 from gag_fast.presets import preset as find_preset
@@ -70,7 +71,7 @@ def opened(request: Request, quiet: bool = False) -> Iterator[Opened]:
     loaded = load_model(request.model, request.weights)
     spec = loaded[1]
     dataset = _dataset(request, spec)
-    chosen = measures.choose(request.metrics, masks=dataset.has_masks, model=True)
+    chosen = _measures(request, dataset)
     preset = find_preset(request.preset)
     # On a Ray cluster the workers' machines must have it too.
     device = device_of(request.device, "cpu" if request.providers == "cpu" else "cuda")
@@ -94,6 +95,21 @@ def opened(request: Request, quiet: bool = False) -> Iterator[Opened]:
             if todo.chunks:
                 folder.write_session(_session(request, todo, worker.classifier))
             yield Opened(folder, len(dataset), worker, todo, mark, progress)
+
+
+def _measures(request: Request, dataset: Dataset) -> tuple[Measure, ...]:
+    """The measures that are asked for and can be had."""
+    again = [
+        name
+        for name in request.metrics
+        if name != "all" and Need.GRADIENTS in measures.measure(name).needs
+    ]
+    if again and request.maps:
+        raise GagFastError(
+            f"{again[0]} explains every image again, by the method that made the map: it cannot be "
+            f"had of maps from elsewhere ({', '.join(request.maps)})"
+        )
+    return measures.choose(request.metrics, masks=dataset.has_masks, model=not request.maps)
 
 
 def _metrics(request: Request, chosen: Sequence[Measure]) -> tuple[str, ...]:

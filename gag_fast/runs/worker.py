@@ -302,7 +302,7 @@ class Worker:
             preset=self.work.preset,
             masks=masks,
             model=self._module,
-            explain=[self._again(m) for m in self.work.methods if m in explained.maps],
+            explain=[self._again(m) for m in self.work.names if m in explained.maps],
             image_ids=explained.ids,
         )
 
@@ -319,6 +319,7 @@ class Worker:
         ) -> torch.Tensor:
             device = self.work.device
             given = (images.to(device), targets.to(device), (method,), self.work.explanation)
+            assert self.source is not None, "refused when the run was opened"
             if model is self._module:
                 return explain_as(self.source, *given, image_ids=image_ids)[method]
             with source_of(model, device, self.work.batch_size) as source:
