@@ -322,7 +322,8 @@ class Worker:
             assert self.source is not None, "refused when the run was opened"
             if model is self._module:
                 return explain_as(self.source, *given, image_ids=image_ids)[method]
-            with source_of(model, device, self.work.batch_size) as source:
+            with source_of(model, device, self.work.batch_size, (method,)) as source:
+                assert source is not None
                 return explain_as(source, *given, image_ids=image_ids)[method]
 
         return explain
