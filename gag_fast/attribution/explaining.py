@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -13,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from gag_fast.aggregate import GradientStats
 from gag_fast.attribution import registry
 from gag_fast.attribution.explanation import Explanation
 from gag_fast.attribution.gradients import EngineOptions, GradientEngine, module_engine
@@ -23,6 +25,26 @@ from gag_fast.attribution.registry import Recipe
 from gag_fast.attribution.reverse import reverse_maps
 from gag_fast.attribution.samples import Job
 from gag_fast.attribution.source import GradientSource, at_points, groups
+
+
+@dataclass(frozen=True)
+class Pass:
+    """What some methods of a call cost together, and read their maps from.
+
+    Attributes:
+        methods: their names; each of them alone would cost the same.
+        rows: of the batch.
+        modification: what modified the images, "" where the methods make their maps themselves.
+        stats: the statistics of the gradients by processing; empty for the latter.
+        seconds: that it took.
+    """
+
+    methods: tuple[str, ...]
+    rows: slice
+    modification: str
+    stats: Mapping[Processing, GradientStats]
+    seconds: float
+
 
 FEW = 32
 """Passes below which a model is not fused: tracing and checking it costs about three of them."""
@@ -37,6 +59,7 @@ def explain_as(
     *,
     image_ids: ImageIds = None,
     engine: EngineOptions | None = None,
+    watch: Callable[[Pass], None] | None = None,
 ) -> dict[str, Any]:
     """Saliency maps by several methods.
 
@@ -48,6 +71,7 @@ def explain_as(
         how: everything else that decides the maps.
         image_ids: what the images' random numbers hang on, see `inputs.as_keys`.
         engine: how a module's gradients are computed; not beside a source.
+        watch: is told of every pass when it is done.
 
     Returns:
         name -> maps, as `gag_fast.explain` returns them.
@@ -66,6 +90,7 @@ def explain_as(
             targets=as_targets(targets, source, batch),
             std=_noise_of(batch, how),
             how=how,
+            watch=watch,
         )
         maps = _all_maps(source, call, recipes)
     if isinstance(images, np.ndarray):
@@ -104,6 +129,13 @@ class _Call:
     targets: Tensor
     std: Tensor
     how: Explanation
+    watch: Callable[[Pass], None] | None = None
+
+    def now(self) -> float:
+        """A clock that stands when all that was asked of the device is done."""
+        if self.watch is not None and self.images.is_cuda:
+            torch.cuda.synchronize(self.images.device)
+        return time.perf_counter()
 
 
 def _noise_of(images: Tensor, how: Explanation) -> Tensor:
@@ -146,11 +178,15 @@ def _whole_maps(
     name, recipe = next(iter(recipes.items()))
     whole = registry.whole_named(recipe.whole or name)
     options = registry.options_of(recipe, call.how.options)
+    begin = call.now()
     maps = whole.raw(source, call.images, call.targets, score=score, **options)
     if not call.how.keep:
         maps = whole.finish(maps, (call.images.shape[2], call.images.shape[3]))
         if call.how.normalize:
             maps = min_max(maps)
+    if call.watch is not None:
+        rows = slice(0, len(call.images))
+        call.watch(Pass(tuple(recipes), rows, "", {}, call.now() - begin))
     return dict.fromkeys(recipes, maps)
 
 
@@ -177,6 +213,7 @@ def _pass_maps(
     pieces: dict[str, list[Tensor]] = {text: [] for text in recipes}
     batch = source.batch_size(call.images[0])
     for rows, at_once in groups(len(call.images), samples, batch):
+        begin = call.now()
         job = Job(
             images=call.images[rows].contiguous(memory_format=source.memory_format),
             rows=rows,
@@ -190,6 +227,9 @@ def _pass_maps(
         stats = accumulate(registry.MODIFICATIONS[modification](job, **options), processings)
         for text, value in _read(stats, how, recipes):
             pieces[text].append(value)
+        if call.watch is not None:
+            name = f"{modification}, rectified" if rectified else modification
+            call.watch(Pass(tuple(recipes), rows, name, stats, call.now() - begin))
     if isinstance(source, GradientEngine) and rectified and source.rectifiers == 0:
         warnings.warn(
             "guided_backprop met no rectifier (ReLU and its kind) in the model: "

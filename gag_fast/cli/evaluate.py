@@ -13,6 +13,7 @@ from gag_fast.cli.options import (
     add_explaining,
     add_model,
     explanation_of,
+    fraction,
     given_maps,
     names,
     positive,
@@ -67,12 +68,39 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--preset", default="paper", help="paper, official or rise (default: paper)"
     )
     parser.add_argument(
+        "--presets",
+        type=names,
+        default=(),
+        metavar="a,b",
+        help="score the same maps under these presets too; the report says where they disagree",
+    )
+    parser.add_argument(
         "--providers", choices=PROVIDERS, help="what scores (default: the best that works)"
     )
     add_explaining(parser)
     group = parser.add_argument_group("run")
     group.add_argument("--limit", type=positive, metavar="N", help="only the first N images")
-    group.add_argument("--keep-maps", action="store_true", help="keep the saliency maps (float16)")
+    group.add_argument(
+        "--keep-maps",
+        action="store_true",
+        help="keep all saliency maps (float16), not only those of the images that a report shows",
+    )
+    group.add_argument(
+        "--until-decided",
+        action="store_true",
+        help="take the images in a random order (of --seed) and stop once the ranking of the "
+        "methods is decided",
+    )
+    group.add_argument(
+        "--decide-by", metavar="MEASURE", help="the measure that decides (default: the first)"
+    )
+    group.add_argument(
+        "--error-rate",
+        type=fraction,
+        metavar="RATE",
+        default=0.05,
+        help="chance of any wrong decision (default: 0.05)",
+    )
     group.add_argument("--retry-failed", action="store_true", help="try the failed images again")
     group.add_argument(
         "--engine", choices=("local", "ray"), default="local", help="(default: local)"
@@ -88,10 +116,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Runs the command."""
+    from gag_fast.report.deciding import Rule
     from gag_fast.runs.folder import DiskFullError
     from gag_fast.runs.request import Request
     from gag_fast.runs.run import run as run_request
 
+    rule = None
+    if args.until_decided:
+        first = "rcap" if "all" in args.metrics else args.metrics[0]
+        rule = Rule(args.decide_by or first, args.error_rate, args.seed)
     request = Request(
         data=args.data,
         out=args.out,
@@ -102,6 +135,7 @@ def run(args: argparse.Namespace) -> int:
         maps=_named(args.maps),
         metrics=args.metrics,
         preset=args.preset,
+        presets=args.presets,
         explanation=explanation_of(args),
         batch_size=args.batch_size,
         providers=args.providers,
@@ -109,6 +143,7 @@ def run(args: argparse.Namespace) -> int:
         limit=args.limit,
         chunk=args.chunk,
         keep_maps=args.keep_maps,
+        until_decided=rule,
         engine=args.engine,
         workers=args.workers,
         retry_failed=args.retry_failed,
@@ -134,11 +169,15 @@ def _named(pairs: list[tuple[str, str]]) -> dict[str, str]:
 
 def _conclude(summary) -> int:
     """The table, what failed, how to go on; and the exit status."""
+    from gag_fast.report.deciding import decided
     from gag_fast.report.reading import read_run
     from gag_fast.report.tables import summarize, to_text
 
     if summary.done > len(summary.failures):
-        print(to_text(summarize(read_run(summary.out))))
+        rows = read_run(summary.out)
+        print(to_text(summarize(rows)))
+        if (found := decided(rows)) is not None:
+            print(one_line(found.sentence()))
     if summary.computed:
         rate = summary.computed / summary.seconds
         print(f"{summary.computed} images in {summary.seconds:.1f} s, {rate:.2f} images/s")

@@ -26,6 +26,7 @@ from gag_fast.report.live import pack
 from gag_fast.report.payload import script_json
 from gag_fast.report.pictures import data_uri, map_picture, overlay
 from gag_fast.report.reading import Run, is_outside
+from gag_fast.report.shown import COUNT, lot
 
 SIDE = 224
 """Longest side, in pixels, of the pictures in a page."""
@@ -92,19 +93,22 @@ def choose(run: Run, metric: Measure, method: str, count: int, seed: int = 0) ->
     """
     values = run.matrix(metric.column)[:, run.methods.index(method)]
     scored = np.flatnonzero(np.isfinite(values))
-    order = scored[np.argsort(values[scored], kind="stable")]
-    if metric.higher_is_better:
-        order = order[::-1]
+    worth = values[scored] if metric.higher_is_better else -values[scored]
+    order = scored[np.lexsort((scored, -worth))]  # the best first, equal ones as they came
     by = f"{metric.label} of {method}"
     if order.size <= 3 * count:
         picks = [("All images", f"best {by} first", order)]
     else:
         rest = order[count:-count]
-        drawn = np.random.default_rng(seed).choice(rest, min(count, rest.size), replace=False)
+        lots = sorted(rest.tolist(), key=lambda index: lot(run.images[index], seed))
         picks = [
             ("Best", f"highest {by}" if metric.higher_is_better else f"lowest {by}", order[:count]),
             ("Worst", f"the other end of {by}", order[::-1][:count]),
-            ("Random", f"drawn with seed {seed} from the images between", np.sort(drawn)),
+            (
+                "Random",
+                f"drawn with seed {seed} from the images between",
+                np.array(sorted(lots[:count])),
+            ),
         ]
     return [
         Group(title, note, [Card(run.images[i], "", []) for i in indices])
@@ -118,7 +122,7 @@ def gallery(
     metric: Measure,
     method: str,
     *,
-    count: int = 6,
+    count: int = COUNT,
     seed: int = 0,
     label_of: Callable[[int], str] = str,
     credits: Mapping[str, str] | None = None,

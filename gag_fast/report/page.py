@@ -17,9 +17,12 @@ from gag_fast.measures import CURVES, Measure
 from gag_fast.report import charts
 from gag_fast.report.compare import Comparison, against_method
 from gag_fast.report.cost import Cost, costs
+from gag_fast.report.deciding import Decided, decided
+from gag_fast.report.disagreement import Disagreement, disagreements
 from gag_fast.report.gallery import Group, gallery, preset_of
 from gag_fast.report.payload import pack, script_json
 from gag_fast.report.reading import Run
+from gag_fast.report.shown import COUNT, focus_of
 from gag_fast.report.standings import Standing, standings
 from gag_fast.report.statistics import Interval
 from gag_fast.report.tables import Summary, number, summarize
@@ -64,6 +67,8 @@ class Section:
     paired: list[Comparison]
     standings: list[Standing]
     ranks: list[Chart]
+    decided: Decided | None
+    disagreements: list[Disagreement]
     costs: list[Cost]
     cost_charts: list[Chart]
     distributions: list[Chart]
@@ -95,7 +100,7 @@ def build(
     *,
     summary: Summary | None = None,
     title: str | None = None,
-    gallery_count: int = 4,
+    gallery_count: int = COUNT,
     credits: dict[str, str] | None = None,
 ) -> Section:
     """The section of one run.
@@ -130,6 +135,8 @@ def build(
         paired=against_method(run, focus) if len(run.methods) > 1 else [],
         standings=standing,
         ranks=[_ranks(run, of_metric) for of_metric in standing],
+        decided=decided(run),
+        disagreements=disagreements(run),
         costs=cost,
         cost_charts=[_cost(summary, c, m) for c in cost for m in summary.metrics],
         distributions=_distributions(run),
@@ -148,9 +155,7 @@ def build(
 
 def focus_method(run: Run) -> str:
     """The method others are compared with: the first guided_absgrad, else the first of all."""
-    guided = [m for m in run.methods if m.partition("@")[0] == "guided_absgrad"]
-    preferred = [m for m in guided if m in ("guided_absgrad", "guided_absgrad@85")]
-    return (preferred or guided or run.methods)[0]
+    return focus_of(run.methods)
 
 
 def label_reader(labels: Any) -> Callable[[int], str]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from gag_fast.data import Dataset, Item
 
 CHUNK = {"cpu": 8, "cuda": 64}
@@ -36,9 +38,19 @@ def chunk_size(images: int, device: str = "cpu", asked: int | None = None) -> in
     return max(1, -(-needed // CHUNK[device])) * CHUNK[device]
 
 
-def cut(dataset: Dataset, size: int) -> list[Chunk]:
-    """The data set cut into chunks of `size` images, the last perhaps smaller."""
+def cut(dataset: Dataset, size: int, shuffled: int | None = None) -> list[Chunk]:
+    """The data set cut into chunks of `size` images, the last perhaps smaller.
+
+    Args:
+        dataset: all of it.
+        size: images a chunk.
+        shuffled: seed of a random order to take the images in; None: in their own.
+    """
+    items = dataset.items
+    if shuffled is not None:
+        order = np.random.default_rng(shuffled).permutation(len(items))
+        items = tuple(items[k] for k in order)
     return [
-        Chunk(number, dataset.items[start : start + size])
+        Chunk(number, items[start : start + size])
         for number, start in enumerate(range(0, len(dataset), size))
     ]

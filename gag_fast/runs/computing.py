@@ -35,8 +35,11 @@ def compute(run: Opened, executor: Executor, summary: Summary) -> None:
     named = 0
     progress.start(run.todo.done)
     with _signals(stop, progress) as received:
-        for scored in executor.run(iter(run.todo.chunks), stop):
-            run.folder.write_part(scored.chunk.index, scored.table, run.settings_hash, scored.maps)
+        for scored in _in_order(run, executor.run(iter(run.todo.chunks), stop)):
+            index = scored.chunk.index
+            maps = run.keeper.choose(index, scored.table, scored.maps)
+            run.folder.write_part(index, scored.table, run.settings_hash, maps)
+            run.keeper.written()
             failures = failures_of(scored)
             summary.failures |= failures
             summary.done += len(scored.chunk.items)
@@ -46,9 +49,30 @@ def compute(run: Opened, executor: Executor, summary: Summary) -> None:
                 if named <= NAMED:
                     progress.note(f"failed: {image}: {reason}")
             progress.add(len(scored.chunk.items))
+            if run.decider is not None:
+                run.decider.offer(index, scored.table)
+                if run.decider.settled:
+                    summary.settled = True
+                    break  # what is in hand is not written: others need not have computed it
     summary.seconds = time.monotonic() - begin
-    if summary.done < summary.images:
+    if summary.done < summary.images and not summary.settled:
         summary.interrupted = received[0] if received else None
+
+
+def _in_order(run: Opened, found: Iterator[Scored]) -> Iterator[Scored]:
+    """Chunks as they come; where a decision may end the run, in the order of their numbers.
+
+    Then the folder holds every chunk up to the decision and none beyond, whoever computed them.
+    """
+    if run.decider is None:
+        yield from found
+        return
+    order = [chunk.index for chunk in run.todo.chunks]
+    waiting: dict[int, Scored] = {}
+    for scored in found:
+        waiting[scored.chunk.index] = scored
+        while order and order[0] in waiting:
+            yield waiting.pop(order.pop(0))
 
 
 def failures_of(scored: Scored) -> dict[str, str]:

@@ -3,7 +3,8 @@
 RUN/manifest.json                every setting, hashes of model and data, versions, machine
 RUN/model.onnx                   the exported classifier, where the run made it
 RUN/results/part-000000.parquet  the rows of one chunk
-RUN/maps/part-000000.npz         its saliency maps, float16, where asked for
+RUN/maps/part-000000.npz         saliency maps, float16: those of the images that the report shows,
+                                 with the statistics behind its sliders; everybody's if asked for
 RUN/sessions/0000.json           one for each start: when, with what
 RUN/.lock                        held by the process that writes
 
@@ -20,6 +21,7 @@ import errno
 import json
 import os
 import re
+import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
@@ -42,6 +44,7 @@ _OURS = {
     "maps": re.compile(r"part-\d{6,}\.npz|\.part-\d{6,}\.npz(\.\d+)?\.tmp"),
     "sessions": re.compile(r"\d{4,}\.json|\.\d{4,}\.json(\.\d+)?\.tmp"),
 }
+_SHARD = re.compile(r"part-(\d{6,})\.npz")
 _HALF_WRITTEN = re.compile(r"\..*\.tmp|\.model-\w+\.onnx")
 
 
@@ -147,19 +150,52 @@ class RunFolder:
             index: the chunk's number.
             table: its rows, of rows.SCHEMA.
             settings_hash: stored in the file, so that a part of another run is recognised.
-            maps: arrays to keep in the maps' shard, by name.
+            maps: arrays to keep in the maps' shard, by name; None: no shard.
 
         Raises:
             DiskFullError: there is no space; no partial file is left.
         """
-        if maps is not None:
-            self.maps.mkdir(exist_ok=True)
-            self._put(
-                self.maps / f"part-{index:06d}.npz",
-                lambda file: np.savez_compressed(file, allow_pickle=False, **maps),
-            )
+        self.write_shard(index, maps)
         content = files.write_part(table, settings_hash)
         self._put(self.results / f"part-{index:06d}.parquet", lambda file: file.write(content))
+
+    def write_shard(self, index: int, maps: Mapping[str, np.ndarray] | None) -> None:
+        """Writes the maps of chunk `index` in the place of those there are; None: takes them away.
+
+        Raises:
+            DiskFullError: there is no space; no partial file is left.
+        """
+        path = self._shard(index)
+        if maps is None:
+            path.unlink(missing_ok=True)
+            return
+        self.maps.mkdir(exist_ok=True)
+        self._put(path, lambda file: np.savez_compressed(file, allow_pickle=False, **maps))
+
+    def read_shard(self, index: int) -> dict[str, np.ndarray] | None:
+        """The arrays of a chunk's shard; None where there is none, or it cannot be read."""
+        try:
+            with np.load(self._shard(index)) as shard:
+                return {name: shard[name] for name in shard.files}
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+            return None
+
+    def shard_images(self, index: int, *members: str) -> set[str]:
+        """The names in a shard: of its images, and in the further lists of names `members`."""
+        try:
+            with np.load(self._shard(index)) as shard:
+                lists = [shard[name] for name in ("images", *members) if name in shard.files]
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+            return set()
+        return {str(name) for names in lists for name in names}
+
+    def shards(self) -> list[int]:
+        """Numbers of the chunks that have a shard of maps."""
+        found = (_SHARD.fullmatch(name) for name in _names(self.maps))
+        return sorted(int(match[1]) for match in found if match)
+
+    def _shard(self, index: int) -> Path:
+        return self.maps / f"part-{index:06d}.npz"
 
     def parts(self) -> dict[int, Path]:
         """The parts there are, by number of the chunk."""

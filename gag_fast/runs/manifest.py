@@ -19,6 +19,7 @@ import gag_fast
 from gag_fast._run_files import canonical
 from gag_fast.attribution.explanation import Explanation
 from gag_fast.attribution.own import fingerprint, is_own
+from gag_fast.attribution.registry import recipes_of
 from gag_fast.data import Dataset
 from gag_fast.measures import named, preset_of
 from gag_fast.models import ModelSpec
@@ -26,7 +27,7 @@ from gag_fast.runs.given import open_maps
 from gag_fast.runs.worker import Work
 
 FORMAT = 1
-LATER: dict[str, Any] = {"image_ids": "pixels"}
+LATER: dict[str, Any] = {"image_ids": "pixels", "until_decided": None, "presets": []}
 """Settings that came after format 1's first folders: what a folder without them was computed with.
 
 By their names as `differences` shows them ("preset.order"). So an older run is taken up and goes on
@@ -51,12 +52,14 @@ def settings_of(work: Work, spec: ModelSpec, dataset: Dataset, chunk: int) -> di
         "methods": list(work.methods),
         "metrics": list(work.metrics),
         "preset": preset_of(asdict(work.preset), named(work.metrics)),
+        "presets": [asdict(preset) for preset in work.presets],
         **explaining(work.explanation),
         "image_ids": work.image_ids,
         "batch_size": work.batch_size,
         "chunk": chunk,
         "device": work.device,
         "provider": work.provider,
+        "until_decided": None if work.until_decided is None else asdict(work.until_decided),
         "maps": work.keep_maps,
     }
     # Only where there are any, so that other runs have the settings they always had.
@@ -81,9 +84,12 @@ def explaining(how: Explanation) -> dict[str, Any]:
 
 
 def manifest_of(
-    settings: Mapping[str, Any], work: Work, spec: ModelSpec, dataset: Dataset
+    settings: Mapping[str, Any], work: Work, spec: ModelSpec, dataset: Dataset, choice: str
 ) -> dict[str, Any]:
-    """The content of manifest.json: the settings, and what a reader wants to know beside them."""
+    """The content of manifest.json: the settings, and what a reader wants to know beside them.
+
+    `choice` says which images of the source these are.
+    """
     return {
         "format": FORMAT,
         "created": now(),
@@ -92,6 +98,7 @@ def manifest_of(
             "source": os.path.abspath(dataset.source),
             "images": len(dataset),
             "with_masks": sum(item.mask is not None for item in dataset.items),
+            "choice": _choice(work, choice),
         },
         "model": {
             "name": spec.name,
@@ -105,9 +112,40 @@ def manifest_of(
             "score_batch": work.score_batch,
             "threads": work.threads,
         },
+        "passes": {
+            method: recipe.passes(work.explanation.count)
+            for method, recipe in (recipes_of(work.methods) if work.methods else {}).items()
+        },
         "versions": versions(),
+        "commit": commit(),
         "machine": machine(),
     }
+
+
+def _choice(work: Work, choice: str) -> str:
+    if work.until_decided is None:
+        return choice
+    return f"{choice}, in a random order of seed {work.until_decided.seed} until decided"
+
+
+def commit() -> str | None:
+    """The commit of the checkout that this package runs from; None outside of one."""
+    git = Path(gag_fast.__file__).parents[1] / ".git"
+    try:
+        if git.is_file():  # a worktree: the file names its folder
+            git = Path(git.read_text().partition("gitdir:")[2].strip())
+        head = (git / "HEAD").read_text().strip()
+        if not head.startswith("ref:"):
+            return head[:12]
+        name = head.partition(" ")[2]
+        common = git / "commondir"
+        shared = (git / common.read_text().strip()) if common.exists() else git
+        if (shared / name).exists():
+            return (shared / name).read_text().strip()[:12]
+        packed = (shared / "packed-refs").read_text().splitlines()
+        return next((line[:12] for line in packed if line.endswith(f" {name}")), None)
+    except OSError:
+        return None
 
 
 def completed(stored: Mapping[str, Any]) -> dict[str, Any]:

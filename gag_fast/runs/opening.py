@@ -27,9 +27,12 @@ from gag_fast.measures import Measure, Need
 from gag_fast.models import ModelSpec, device_of, load_model
 from gag_fast.presets import Preset
 from gag_fast.presets import preset as find_preset
+from gag_fast.report.deciding import Rule
 from gag_fast.runs import manifest
 from gag_fast.runs.chunks import chunk_size, cut
+from gag_fast.runs.deciding import Decider
 from gag_fast.runs.folder import RunError, RunFolder
+from gag_fast.runs.keeping import Keeper
 from gag_fast.runs.request import Request
 from gag_fast.runs.resume import Todo, find_todo
 from gag_fast.runs.worker import Work, Worker, set_threads, source_of
@@ -49,6 +52,8 @@ class Opened:
         todo: what is there, and what is missing.
         settings_hash: what every part carries.
         progress: where notes go.
+        keeper: whose maps stay.
+        decider: what stops the run before its end, where one was asked for.
     """
 
     folder: RunFolder
@@ -57,6 +62,8 @@ class Opened:
     todo: Todo
     settings_hash: str
     progress: Progress
+    keeper: Keeper
+    decider: Decider | None = None
 
 
 @contextmanager
@@ -70,9 +77,11 @@ def opened(request: Request, quiet: bool = False) -> Iterator[Opened]:
         check_fit(recipes_of(request.methods), request.explanation)
     loaded = load_model(request.model, request.weights)
     spec = loaded[1]
-    dataset = _dataset(request, spec)
+    dataset, choice = _dataset(request, spec)
     chosen = _measures(request, dataset)
     preset = find_preset(request.preset)
+    for name in request.presets:
+        find_preset(name)
     # On a Ray cluster the workers' machines must have it too.
     device = device_of(request.device, "cpu" if request.providers == "cpu" else "cuda")
     folder = RunFolder(request.out)
@@ -88,13 +97,27 @@ def opened(request: Request, quiet: bool = False) -> Iterator[Opened]:
         choices = _Choices.of(stored)
         with _worker(request, metrics, loaded, onnx, preset, device, choices) as worker:
             size = chunk_size(len(dataset), device, request.chunk)
-            mark = _settled(folder, stored, worker, dataset, size, progress)
-            chunks = cut(dataset, size)
+            mark = _settled(folder, stored, worker, dataset, size, progress, choice)
+            rule = request.until_decided
+            chunks = cut(dataset, size, None if rule is None else rule.seed)
             todo = find_todo(folder, chunks, worker.work.names, mark, request.retry_failed)
             _tell(todo, len(dataset), folder, progress)
+            done = _done(folder, todo)
+            keeper = Keeper(folder, worker.work.names, worker.work.metrics, request.keep_maps)
+            keeper.take_up(done)
+            decider = _decider(rule, worker.work.names, len(dataset), folder, done)
+            if decider is not None and decider.settled:
+                todo.chunks.clear()
             if todo.chunks:
                 folder.write_session(_session(request, todo, worker.classifier))
-            yield Opened(folder, len(dataset), worker, todo, mark, progress)
+            yield Opened(folder, len(dataset), worker, todo, mark, progress, keeper, decider)
+
+
+def _done(folder: RunFolder, todo: Todo) -> dict[int, Path]:
+    """Number -> part, of those that count: not those to compute again."""
+    again = {chunk.index for chunk in todo.chunks}
+    foreign = set(todo.foreign)
+    return {k: p for k, p in folder.parts().items() if k not in again and p not in foreign}
 
 
 def _measures(request: Request, dataset: Dataset) -> tuple[Measure, ...]:
@@ -119,13 +142,35 @@ def _metrics(request: Request, chosen: Sequence[Measure]) -> tuple[str, ...]:
     return tuple(request.metrics)
 
 
-def _dataset(request: Request, spec: ModelSpec) -> Dataset:
+def _decider(
+    rule: Rule | None,
+    methods: Sequence[str],
+    images: int,
+    folder: RunFolder,
+    done: Mapping[int, Path],
+) -> Decider | None:
+    """Knows the rows that are there."""
+    if rule is None:
+        return None
+    decider = Decider(rule, methods, images)
+    for chunk, path in sorted(done.items()):
+        table = folder.read_part(path, columns=decider.columns)
+        if table is not None:
+            decider.offer(chunk, table)
+    return decider
+
+
+def _dataset(request: Request, spec: ModelSpec) -> tuple[Dataset, str]:
+    """The images of the run, and which ones of the source they are."""
     if isinstance(request.data, Dataset):
         dataset = request.data
         dataset.check_targets(spec.num_classes)
     else:
         dataset = open_dataset(request.data, spec.num_classes, spec.labels)
-    return dataset.first(request.limit)
+    chosen = dataset.first(request.limit)
+    if len(chosen) == len(dataset):
+        return chosen, "all"
+    return chosen, f"the first {len(chosen):,} of {len(dataset):,}"
 
 
 @dataclass(frozen=True)
@@ -186,6 +231,7 @@ def _worker(
             maps={name: os.path.abspath(path) for name, path in request.maps.items()},
             metrics=metrics,
             preset=preset,
+            presets=tuple(find_preset(name) for name in request.presets),
             explanation=request.explanation,
             image_ids=choices.image_ids,
             batch_size=batch_size
@@ -193,6 +239,7 @@ def _worker(
             score_batch=classifier.batch_size,
             device=device,
             provider=classifier.providers[0].removesuffix("ExecutionProvider").lower(),
+            until_decided=request.until_decided,
             keep_maps=request.keep_maps,
             threads=threads,
         )
@@ -258,11 +305,14 @@ def _settled(
     dataset: Dataset,
     size: int,
     progress: Progress,
+    choice: str,
 ) -> str:
     """The settings' hash, once the folder's manifest holds these settings."""
     asked = manifest.settings_of(worker.work, worker.spec, dataset, size)
     if stored is None:
-        folder.write_manifest(manifest.manifest_of(asked, worker.work, worker.spec, dataset))
+        folder.write_manifest(
+            manifest.manifest_of(asked, worker.work, worker.spec, dataset, choice)
+        )
     else:
         _check_same(folder, stored, asked, progress)
     return settings_hash(asked if stored is None else stored["settings"])

@@ -11,6 +11,7 @@ from typing import Any
 from gag_fast.attribution.explanation import Explanation
 from gag_fast.data import Dataset
 from gag_fast.presets import Preset
+from gag_fast.report.deciding import Rule
 
 ENGINES = ("local", "ray")
 
@@ -30,6 +31,7 @@ class Request:
             with one for each image (`runs.given`).
         metrics: names that `evaluate` takes.
         preset: name or value of the scoring preset.
+        presets: further presets to score the same maps under, by what depends on a preset.
         explanation: how to explain; the methods' options must be JSON values.
         batch_size: modified images in one backward pass; None: by memory.
         providers: "cpu", "cuda" or "tensorrt" for the classifier; None: the best that works.
@@ -37,7 +39,9 @@ class Request:
             `providers` is not "cpu".
         limit: only so many images; None: all.
         chunk: images a part; None: 8, on a GPU 64, more where that would make too many parts.
-        keep_maps: store the saliency maps too.
+        keep_maps: store every saliency map, not only those of the images that the report shows.
+        until_decided: take the images in a random order, and stop once the ranking of the methods
+            is decided by this rule; None: compute all.
         engine: "local" or "ray".
         workers: processes that decode (local; default 2), or Ray's workers (default: one a GPU,
             or 2).
@@ -55,6 +59,7 @@ class Request:
     maps: Mapping[str, str | os.PathLike[str]] = field(default_factory=dict)
     metrics: Sequence[str] = ("rcap", "dauc", "iauc")
     preset: str | Preset = "paper"
+    presets: Sequence[str] = ()
     explanation: Explanation = field(default_factory=Explanation)
     batch_size: int | None = None
     providers: str | None = None
@@ -62,6 +67,7 @@ class Request:
     limit: int | None = None
     chunk: int | None = None
     keep_maps: bool = False
+    until_decided: Rule | None = None
     engine: str = "local"
     workers: int | None = None
     overlap: bool = True
@@ -78,10 +84,25 @@ class Request:
             object.__setattr__(self, name, values)
         if both := sorted(set(self.maps) & set(self.methods)):
             raise ValueError(f"maps and methods are both called {', '.join(both)}: name one anew")
+        object.__setattr__(self, "presets", tuple(self.presets))
+        own = self.preset if isinstance(self.preset, str) else self.preset.name
+        if len({own, *self.presets}) != 1 + len(self.presets):
+            raise ValueError(
+                f"presets must be others than {own}, each once, got {', '.join(self.presets)}"
+            )
         for name in ("limit", "chunk", "workers", "batch_size"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be 1 or more, got {value}")
+        if self.until_decided is not None:
+            measure = self.until_decided.measure
+            ranked = (*self.methods, *self.maps)
+            if len(ranked) < 2:
+                raise ValueError(
+                    f"a ranking to decide needs two methods or more, got {', '.join(ranked)}"
+                )
+            if not {measure, "all"} & set(self.metrics):
+                raise ValueError(f"{measure} is to decide, but not among the metrics")
 
 
 @dataclass
@@ -96,6 +117,7 @@ class Summary:
         seconds: of this call, loading and exporting left out.
         failures: image -> reason.
         interrupted: the signal that ended it, None when it came to its end.
+        settled: the ranking was decided, so that no more images were needed.
     """
 
     out: Path
@@ -105,6 +127,7 @@ class Summary:
     seconds: float = 0.0
     failures: dict[str, str] = field(default_factory=dict)
     interrupted: int | None = None
+    settled: bool = False
 
     def to_frame(self) -> Any:
         """The rows that are there, as a pandas DataFrame; needs pandas."""
@@ -115,4 +138,4 @@ class Summary:
     @property
     def complete(self) -> bool:
         """Whether everything asked for was done, and nothing failed."""
-        return self.done == self.images and not self.failures
+        return (self.done == self.images or self.settled) and not self.failures

@@ -11,8 +11,17 @@ from gag_fast import measures
 from gag_fast.measures import Measure
 
 
-def schema_of(chosen: Iterable[Measure] = ()) -> pa.Schema:
-    """The columns of a run: those that every run has, and those of the measures `chosen`."""
+def under(measure: Measure, preset: str) -> str:
+    """The column of a measure's values under a further preset."""
+    return f"{measure.column}@{preset}"
+
+
+def schema_of(chosen: Iterable[Measure] = (), further: Iterable[str] = ()) -> pa.Schema:
+    """The columns of a run: those that every run has, and those of the measures `chosen`.
+
+    `further` are columns of scores beside them: measures under other presets.
+    """
+    chosen = tuple(chosen)
     scores, curves = measures.columns(chosen)
     return pa.schema(
         [
@@ -22,6 +31,7 @@ def schema_of(chosen: Iterable[Measure] = ()) -> pa.Schema:
             pa.field("predicted", pa.int32()),
             pa.field("confidence", pa.float32()),  # probability of `target`
             *(pa.field(m.column, pa.float32()) for m in scores),
+            *(pa.field(name, pa.float32()) for name in further),
             # The curves: the probability of `target` at each point.
             *(pa.field(c.name, pa.list_(pa.float32())) for c in curves),
             pa.field("status", pa.string(), nullable=False),  # ok, failed
@@ -31,6 +41,8 @@ def schema_of(chosen: Iterable[Measure] = ()) -> pa.Schema:
             pa.field("chunk", pa.int32()),
             pa.field("decode_seconds", pa.float32()),  # of this image
             pa.field("explain_seconds", pa.float32()),  # of the chunk, divided by its rows
+            # Of the gradients that the method needs, made for it alone; the chunk's, by image.
+            pa.field("method_seconds", pa.float32()),
             pa.field("score_seconds", pa.float32()),  # of the chunk, divided by its rows
             pa.field("image_sha256", pa.string()),  # of the file's bytes
             pa.field("image_bytes", pa.int64()),
@@ -51,6 +63,8 @@ METRIC_COLUMNS = tuple(SCHEMA.names[SCHEMA.names.index("target") : SCHEMA.names.
 OK, FAILED = "ok", "failed"
 
 
-def table_of(rows: Sequence[dict[str, Any]], chosen: Iterable[Measure] = ()) -> pa.Table:
-    """Rows as an Arrow table of `schema_of(chosen)`; columns that a row lacks are null."""
-    return pa.Table.from_pylist(list(rows), schema=schema_of(chosen))
+def table_of(
+    rows: Sequence[dict[str, Any]], chosen: Iterable[Measure] = (), further: Iterable[str] = ()
+) -> pa.Table:
+    """Rows as an Arrow table of `schema_of(...)`; columns that a row lacks are null."""
+    return pa.Table.from_pylist(list(rows), schema=schema_of(chosen, further))

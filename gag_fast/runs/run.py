@@ -25,6 +25,7 @@ def run(request: Request, quiet: bool = False) -> Summary:
     with opened(request, quiet) as found:
         todo = found.todo
         summary = Summary(found.folder.path, found.images, todo.done, failures=dict(todo.failures))
+        summary.settled = found.decider is not None and found.decider.settled
         if todo.chunks:
             try:
                 compute(found, executor_of(request, found.worker), summary)

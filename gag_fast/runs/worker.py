@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -14,22 +15,26 @@ import torch
 
 from gag_fast import measures
 from gag_fast._errors import GagFastError, first_line
-from gag_fast.attribution.explaining import explain_as
+from gag_fast.attribution.explaining import Pass, explain_as
 from gag_fast.attribution.explanation import Explanation
 from gag_fast.attribution.gradients import GradientEngine
 from gag_fast.attribution.inputs import BY_PIXELS, as_keys, id_of_name
-from gag_fast.attribution.processing import min_max
+from gag_fast.attribution.processing import Processing, min_max
 from gag_fast.attribution.source import GradientSource
 from gag_fast.classifier import Classifier
 from gag_fast.images import normalise
-from gag_fast.measures import CURVES, MEASURES, Need
+from gag_fast.measures import CURVES, MEASURES, Measure, Need
 from gag_fast.metrics import Scores, evaluate
 from gag_fast.models import ModelSpec, load_model
 from gag_fast.presets import Preset
+from gag_fast.report.deciding import Rule
+from gag_fast.report.gallery import LIVE_ABSMEAN, LIVE_IMAGES, LIVE_VARIANCE
+from gag_fast.report.shown import focus_of, measure_of
 from gag_fast.runs.chunks import Chunk
 from gag_fast.runs.decoding import Decoded
 from gag_fast.runs.given import MapError, open_maps
-from gag_fast.runs.rows import FAILED, OK, table_of
+from gag_fast.runs.keeping import candidates, reduced
+from gag_fast.runs.rows import FAILED, OK, table_of, under
 
 
 @dataclass(frozen=True)
@@ -43,6 +48,7 @@ class Work:
         maps: of methods that were computed elsewhere, by their names: see `given`.
         metrics: names that `evaluate` takes.
         preset: the scoring preset.
+        presets: further ones to score under, by what depends on a preset.
         explanation: how to explain.
         image_ids: whence an image's random numbers: from its "name" in the data set or, in folders
             that were begun before, from its "pixels".
@@ -50,7 +56,9 @@ class Work:
         score_batch: images in one forward pass of the classifier, None for its choice.
         device: of the gradients, "cpu" or "cuda".
         provider: "cpu", "cuda" or "tensorrt", of the classifier.
-        keep_maps: return the maps with the rows.
+        until_decided: the rule by which the run stops, None: it computes all. It decides no row,
+            but the order of the images.
+        keep_maps: return all maps with the rows, not only those that may be shown.
         threads: torch's threads on the CPU; None: as it is.
     """
 
@@ -60,6 +68,7 @@ class Work:
     methods: tuple[str, ...]
     metrics: tuple[str, ...]
     preset: Preset
+    presets: tuple[Preset, ...] = ()
     explanation: Explanation = field(default_factory=Explanation)
     maps: Mapping[str, str] = field(default_factory=dict)
     image_ids: str = "name"
@@ -67,6 +76,7 @@ class Work:
     score_batch: int | None = None
     device: str = "cpu"
     provider: str = "cpu"
+    until_decided: Rule | None = None
     keep_maps: bool = False
     threads: int | None = None
 
@@ -89,6 +99,31 @@ class Explained:
     errors: dict[str, str]
     missing: dict[tuple[int, str], str]  # (image, method) without a map, and why
     seconds: float
+    watched: Watched
+
+
+class Watched:
+    """What is seen of a chunk's passes: each method's seconds, and the noisy gradients' statistics.
+
+    Attributes:
+        seconds: method -> of the gradients it needs, for all images of the chunk.
+        statistics: mean |g| and variance `[rows, C, H, W]` of every group of images; empty where
+            no method needs noisy gradients.
+    """
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self.statistics: list[tuple[np.ndarray, np.ndarray]] = []
+
+    def __call__(self, done: Pass) -> None:
+        """Takes note of a pass."""
+        for method in done.methods:
+            self.seconds[method] = self.seconds.get(method, 0.0) + done.seconds
+        stats = done.stats.get(Processing())
+        guided = any(method.partition("@")[0] == "guided_absgrad" for method in done.methods)
+        if done.modification == "noise" and guided and stats is not None and stats.count > 1:
+            both = (stats.absmean(), stats.variance())
+            self.statistics.append(tuple(v.float().cpu().numpy() for v in both))  # type: ignore
 
 
 @dataclass
@@ -135,7 +170,7 @@ class Worker:
             MethodError: a method refuses the model or its settings.
         """
         begin = time.perf_counter()
-        work = self.work
+        work, watched = self.work, Watched()
         set_threads(work.threads)  # the setting belongs to a thread, and this may be a new one
         images = self._images(decoded)
         targets = self._targets(chunk, images)
@@ -144,14 +179,15 @@ class Worker:
         errors: dict[str, str] = {}
         try:
             if work.methods:
-                maps = dict(self._explain(images, targets, work.methods, ids))
+                maps = dict(self._explain(images, targets, work.methods, ids, watched))
         except (ValueError, TypeError) as error:
             raise MethodError(str(error)) from error
         except RuntimeError as first:
             # Out of memory, or one method's fault: the others may well work alone.
+            watched = Watched()
             for method in work.methods:
                 try:
-                    maps.update(self._explain(images, targets, (method,), ids))
+                    maps.update(self._explain(images, targets, (method,), ids, watched))
                 except RuntimeError as error:
                     errors[method] = first_line(error)
             if not maps and len(work.methods) == 1:
@@ -159,7 +195,9 @@ class Worker:
         found, missing = self._given(chunk, images)
         maps |= found
         seconds = time.perf_counter() - begin
-        return Explained(chunk, list(decoded), images, targets, ids, maps, errors, missing, seconds)
+        return Explained(
+            chunk, list(decoded), images, targets, ids, maps, errors, missing, seconds, watched
+        )
 
     def score(self, explained: Explained) -> Scored:
         """The chunk's rows: every (image, method) has one, whatever happened to it."""
@@ -167,6 +205,7 @@ class Worker:
         methods = [m for m in self.work.names if m in explained.maps]
         failures: dict[tuple[int, str], str] = {}
         scores: Scores | None = None
+        further: dict[str, torch.Tensor] = {}
         probabilities = torch.empty(0)
         try:
             probabilities = self.classifier(explained.images).float().cpu()
@@ -180,6 +219,7 @@ class Worker:
                     for i, k in (~finite).nonzero().tolist()
                 }
                 scores = self._evaluate(explained, stack)
+                further = self._further(explained, stack)
         except RuntimeError as error:
             reason = f"scoring failed: {first_line(error)}"
             failures = {(i, m): reason for i in range(len(explained.decoded)) for m in methods}
@@ -197,6 +237,8 @@ class Worker:
                     "chunk": explained.chunk.index,
                     "decode_seconds": decoded.seconds,
                     "explain_seconds": explained.seconds / count,
+                    "method_seconds": explained.watched.seconds.get(method, math.nan)
+                    / len(explained.decoded),
                     "score_seconds": seconds / count,
                     "image_sha256": decoded.sha256,
                     "image_bytes": decoded.bytes,
@@ -218,15 +260,15 @@ class Worker:
                     if scores is not None:
                         has_mask = decoded.mask is not None
                         row |= _figures(scores, i, methods.index(method), has_mask)
+                    place = methods.index(method)
+                    row |= {name: float(values[i, place]) for name, values in further.items()}
                     fault = _not_finite(row)
                 if fault is not None:
                     row |= {"status": FAILED, "error": fault}
                 rows.append(row)
-        return Scored(
-            explained.chunk,
-            table_of(rows, measures.named(self.work.metrics)),
-            self._kept(explained),
-        )
+        further_columns = [under(m, p.name) for p in self.work.presets for m in self._varying()]
+        table = table_of(rows, measures.named(self.work.metrics), further_columns)
+        return Scored(explained.chunk, table, self._kept(explained, table))
 
     def _images(self, decoded: Sequence[Decoded]) -> torch.Tensor:
         size, channels = self.spec.preprocessing.size, len(self.spec.preprocessing.mean)
@@ -257,10 +299,11 @@ class Worker:
         targets: torch.Tensor,
         methods: tuple[str, ...],
         ids: torch.Tensor,
+        watched: Watched,
     ) -> Mapping[str, torch.Tensor]:
         assert self.source is not None
         how = self.work.explanation
-        return explain_as(self.source, images, targets, methods, how, image_ids=ids)
+        return explain_as(self.source, images, targets, methods, how, image_ids=ids, watch=watched)
 
     def _given(
         self, chunk: Chunk, images: torch.Tensor
@@ -328,11 +371,40 @@ class Worker:
 
         return explain
 
-    def _kept(self, explained: Explained) -> dict[str, np.ndarray] | None:
-        if not self.work.keep_maps:
-            return None
-        kept = {m: v.cpu().to(torch.float16).numpy() for m, v in explained.maps.items()}
-        return {"images": np.array([item.image for item in explained.chunk.items]), **kept}
+    def _varying(self) -> list[Measure]:
+        """The measures whose values depend on the preset, and need neither mask nor gradients."""
+        chosen = measures.named(self.work.metrics)
+        return [m for m in chosen if m.parameters and not {Need.MASK, Need.GRADIENTS} & m.needs]
+
+    def _further(self, explained: Explained, maps: torch.Tensor) -> dict[str, torch.Tensor]:
+        """The same maps under the further presets: column -> `[images, methods]`."""
+        found = {}
+        varying = self._varying()
+        for preset in self.work.presets if varying else ():
+            scores = evaluate(
+                self.classifier,
+                explained.images,
+                maps,
+                explained.targets,
+                metrics=[m.name for m in varying],
+                preset=preset,
+            )
+            for measure in varying:
+                found[under(measure, preset.name)] = scores.values[measure.name]
+        return found
+
+    def _kept(self, explained: Explained, table: pa.Table) -> dict[str, np.ndarray] | None:
+        """The maps of the images that may be shown, of all where all are kept."""
+        focus, measure = focus_of(self.work.names), measure_of(self.work.metrics)
+        shown = candidates(table, explained.chunk.index, focus, measure)
+        names = np.array([item.image for item in explained.chunk.items])
+        maps = {m: v.cpu().to(torch.float16).numpy() for m, v in explained.maps.items()}
+        found = {"images": names, **maps}
+        statistics = explained.watched.statistics
+        if sum(len(absmean) for absmean, _ in statistics) == len(names):
+            absmean, variance = (np.concatenate(parts) for parts in zip(*statistics))
+            found |= {LIVE_IMAGES: names, LIVE_ABSMEAN: absmean, LIVE_VARIANCE: variance}
+        return reduced(found, {c.image for c in shown}, self.work.keep_maps)
 
 
 def set_threads(threads: int | None) -> None:

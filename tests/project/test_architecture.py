@@ -54,6 +54,7 @@ ROOMS: dict[str, set[str]] = {
         "metrics",
         "models",
         "presets",
+        "report",
     },
     "experiments": {
         "_progress",

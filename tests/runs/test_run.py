@@ -101,7 +101,8 @@ def test_maps_are_kept_where_asked_for(photos, start):
     assert shard["guided_absgrad"].shape == (2, 32, 32)
     assert shard["guided_absgrad"].dtype == np.float16
     assert shard["guided_absgrad"].max() == 1
-    assert not (start(photos(6), out="without").out / "maps").exists()
+    few = start(photos(40, "more"), out="without").out / "maps"  # see test_keeping.py
+    assert 12 <= sum(len(np.load(path)["images"]) for path in few.iterdir()) <= 20
 
 
 def test_the_manifest_says_what_was_done(photos, start, onnx):
@@ -451,3 +452,22 @@ def test_parquet_of_a_run_reads_with_plain_pyarrow(photos, start):
     out = start(photos(5)).out
     table = pq.read_table(out / "results")
     assert table.num_rows == 10
+
+
+def test_the_same_maps_under_several_presets(photos, start, tmp_path, monkeypatch):
+    from gag_fast.report.disagreement import disagreements
+    from gag_fast.report.reading import read_run
+
+    data = photos(6)
+    start(data, presets=("official", "torchcam"))
+    both = read_run(tmp_path / "run")
+    for preset in ("official", "torchcam"):
+        start(data, out=preset, preset=preset)
+        alone = read_run(tmp_path / preset)
+        for name in ("rcap", "dauc", "iauc"):
+            np.testing.assert_array_equal(both.columns[f"{name}@{preset}"], alone.scores[name])
+    assert [d.measure.column for d in disagreements(both)] == ["rcap", "dauc", "iauc"]
+    with pytest.raises(ValueError, match="others than paper, each once, got rise, rise"):
+        start(data, out="twice", presets=("rise", "rise"))
+    with pytest.raises(ValueError, match="preset must be one of"):
+        start(data, out="none", presets=("x",))
