@@ -8,6 +8,13 @@
 
 namespace gag_fast {
 
+// Elements of an image are numbered in 32 bits (math/items.h).
+inline void check_elements(const Tensor& images, const char* op) {
+  const int64_t elements = images.size(1) * images.size(2) * images.size(3);
+  STD_TORCH_CHECK(elements < (int64_t{1} << 32), op,
+                  ": an image may have fewer than 2^32 elements, got ", elements);
+}
+
 inline void check_images(const Tensor& images, const char* op) {
   STD_TORCH_CHECK(images.dim() == 4, op, ": images must be [B,C,H,W], got ", images.dim(),
                   " dimensions");
@@ -15,9 +22,7 @@ inline void check_images(const Tensor& images, const char* op) {
   for (int64_t d = 1; d < 4; ++d) {
     STD_TORCH_CHECK(images.size(d) > 0, op, ": images has an empty axis ", d);
   }
-  const int64_t elements = images.size(1) * images.size(2) * images.size(3);
-  STD_TORCH_CHECK(elements <= (int64_t{1} << 32), op,
-                  ": an image may have at most 2^32 elements, got ", elements);
+  check_elements(images, op);
 }
 
 inline void check_vector(const Tensor& t, ScalarType type, int64_t size, const char* name,
@@ -64,6 +69,7 @@ inline void check_compose(const Tensor& out, const Tensor& sources, const Tensor
   const int64_t pixels = out.size(2) * out.size(3);
   STD_TORCH_CHECK(pixels < (int64_t{1} << 31), op,
                   ": an image may have fewer than 2^31 pixels, got ", pixels);
+  check_elements(out, op);
   check_vector(fill, ScalarType::Float, out.size(1), "fill", "float32", op);
   STD_TORCH_CHECK(ranks.dim() == 2 && ranks.scalar_type() == ScalarType::Int &&
                       ranks.size(1) == pixels && ranks.is_contiguous(),

@@ -86,6 +86,9 @@ bool on_16_bytes(const P& p) {
   return reinterpret_cast<uintptr_t>(address_of(p)) % 16 == 0;
 }
 
+// Every GPU gives a block this many bytes of shared memory without being asked.
+inline constexpr int kMostShared = 48 * 1024;
+
 template <typename T>
 struct KeyOf;
 template <>

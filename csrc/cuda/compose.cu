@@ -1,5 +1,6 @@
-// compose_ on CUDA: one thread per four neighbours in memory. Ranks and sources are small beside
-// the masked copies and stay in the second-level cache, so the traffic is one write of the output.
+// compose_ on CUDA: one thread per four neighbours in memory, or per four pixels of a channels_last
+// image. Ranks and sources are small beside the masked copies and stay in the second-level cache, so
+// the traffic is one write of the output.
 //
 // The slots are on the device: their indexes are checked before the upload (gag_fast/perturb/);
 // checking here would synchronise. A slot out of range gives a copy of NaN.
@@ -13,30 +14,22 @@
 namespace gag_fast {
 namespace {
 
-template <typename T, int Width>
-void launch(const CudaScope& scope, Tensor& out, bool last, const Tensor& sources,
-            const Tensor& fill, const Tensor& ranks, const Tensor& slots) {
-  const ComposeItem<T, Width> body{sources.const_data_ptr<float>(),
-                                   fill.const_data_ptr<float>(),
-                                   ranks.const_data_ptr<int32_t>(),
-                                   reinterpret_cast<const Slot*>(slots.const_data_ptr<int32_t>()),
-                                   static_cast<T*>(out.mutable_data_ptr()),
-                                   sources.size(0),
-                                   ranks.size(0),
-                                   static_cast<uint32_t>(out.size(1)),
-                                   static_cast<uint32_t>(out.size(2) * out.size(3)),
-                                   last};
-  launch_items(scope, body, out.size(0), body.items());
-}
-
 template <typename T>
 void launch(const CudaScope& scope, Tensor& out, bool last, const Tensor& sources,
             const Tensor& fill, const Tensor& ranks, const Tensor& slots) {
-  if (holds_quads(out.const_data_ptr(), out.size(1) * out.size(2) * out.size(3))) {
-    launch<T, 4>(scope, out, last, sources, fill, ranks, slots);
-  } else {
-    launch<T, 1>(scope, out, last, sources, fill, ranks, slots);
-  }
+  ComposeItem<T> body{sources.const_data_ptr<float>(),
+                      fill.const_data_ptr<float>(),
+                      ranks.const_data_ptr<int32_t>(),
+                      reinterpret_cast<const Slot*>(slots.const_data_ptr<int32_t>()),
+                      static_cast<T*>(out.mutable_data_ptr()),
+                      sources.size(0),
+                      ranks.size(0),
+                      static_cast<uint32_t>(out.size(1)),
+                      static_cast<uint32_t>(out.size(2) * out.size(3)),
+                      last,
+                      false};
+  body.quads = body.may_use_quads();
+  launch_items(scope, body, out.size(0), body.items());
 }
 
 void compose_(Tensor out, const Tensor& sources, const Tensor& fill, const Tensor& ranks,

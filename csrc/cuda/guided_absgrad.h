@@ -14,6 +14,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <stdexcept>
+#include <string>
 #include <vector>
 
 #include "cuda/saliency.h"
@@ -41,6 +42,15 @@ struct Request {
   bool ranges() const { return normalize && !keep_channels; }
 };
 
+// The kernels number a row's pixels, its candidates among them, and an image's channels in 32 bits.
+inline void check_sizes(int64_t pixels, int64_t channels, int64_t samples) {
+  if (pixels > INT32_MAX || channels > INT32_MAX || samples > INT32_MAX) {
+    throw std::runtime_error("at most 2^31 - 1 pixels, channels and samples on CUDA, got " +
+                             std::to_string(pixels) + ", " + std::to_string(channels) + " and " +
+                             std::to_string(samples));
+  }
+}
+
 // A part of the workspace: a byte offset (the workspace's start is a multiple of 256, as torch's
 // allocator gives) and a length; 0 where it is not needed.
 struct Part {
@@ -57,6 +67,7 @@ struct Workspace {
 // own_statistics: m2 and abssum are to be computed, not given.
 template <typename A>
 Workspace plan_workspace(const Request& request, bool own_statistics) {
+  check_sizes(request.pixels, request.channels, request.count);
   const int64_t rows = request.rows();
   const int64_t launches = request.guides() ? divide_up(request.percents(), kMostPercents) : 0;
   const bool select_long = request.guides() && request.long_rows();
@@ -118,14 +129,6 @@ Tiles make_tiles(Device& device, int64_t groups, int64_t elements, int64_t per_t
   const int64_t rounds =
       std::clamp<int64_t>(groups * tiles / enough, 1, std::min<int64_t>(kMostRounds, tiles));
   return {elements, static_cast<uint32_t>(divide_up(tiles, rounds)), static_cast<int>(rounds)};
-}
-
-template <typename S>
-void check_sizes(const Stack<S>& stack) {
-  if (stack.height * stack.width > INT32_MAX || stack.channels > INT32_MAX ||
-      stack.samples > INT32_MAX) {
-    throw std::runtime_error("a stack has more than 2^31 - 1 pixels, channels or samples");
-  }
 }
 
 // ---- the stages --------------------------------------------------------------------------------
@@ -251,7 +254,6 @@ template <typename S, typename Device>
 void guided_absgrad_on(Device& device, const Stack<S>& stack, const Request& request,
                        const Workspace& w, Memory workspace, Global<Accumulator<S>> out) {
   using A = Accumulator<S>;
-  check_sizes(stack);
   const Global<A> m2 = request.guides() ? part_of<A>(workspace, w.m2) : nullptr;
   const Global<A> abssum = part_of<A>(workspace, w.abssum);
   const RowSummary rows = row_summary<A>(request, w, workspace);
@@ -276,7 +278,7 @@ void guided_absgrad_from_stats_on(Device& device, Global<const A> m2, Global<con
 template <typename S, typename Device>
 void gradient_stats_on(Device& device, const Stack<S>& stack, int64_t count,
                        const FoldedState<Accumulator<S>>& state) {
-  check_sizes(stack);
+  check_sizes(stack.height * stack.width, stack.channels, stack.samples);
   // The state is contiguous; its 16-byte stores need its addresses to be multiples of 16.
   Layout layout = layout_of(stack);
   if (layout == Layout::kPlanes && !state.aligned()) layout = Layout::kScattered;

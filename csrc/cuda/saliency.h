@@ -57,7 +57,7 @@ struct ChannelSum {
   static constexpr int kThreads = 256;
   static constexpr int kBlocksPerMultiprocessor = 2;
   static constexpr int kSharedBytes = (kThreads + 1) * 2 * kTogether * static_cast<int>(sizeof(K));
-  static_assert(kTogether * 32 <= kThreads);
+  static_assert(kSharedBytes <= kMostShared && kTogether * 32 <= kThreads);
 
   Summaries<A> from;
   int64_t images;

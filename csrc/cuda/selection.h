@@ -73,6 +73,7 @@ struct Selection {
   static constexpr int kFill = kWanted + kFirstBins / 8;
   static constexpr int kAnswer = kFill + 8;
   static constexpr int kSharedBytes = kAnswer + 4;
+  static_assert(kSharedBytes <= kMostShared);
   static_assert(kFirstBins * 4 <= kScratchBytes);
   static_assert(kMostRanks <= kThreads && kMostRanks <= 256 &&
                 kTogether * (kBins / kChunk) <= kThreads);
@@ -261,12 +262,23 @@ struct Selection {
           for (int i = t; i < together * kBins; i += kThreads) counts[i] = 0;
         });
         block.phase([&](int t) {
-          for (uint32_t i = t; i < many; i += kThreads) {
-            const K key = key_at(i);
-            const uint32_t digit = static_cast<uint32_t>(key >> shift) & ((1u << width) - 1);
-            for (int g = 0; g < together; ++g) {
-              if (key >> (shift + width) == prefixes[first + g]) {
-                block.atomic_add(counts + (g * kBins + digit), 1u);
+          // One block walks all candidates: loads in flight are all that hides the memory's delay.
+          for (uint32_t i = t; i < many; i += kInFlight * kThreads) {
+            K keys[kInFlight];
+            GAG_UNROLL
+            for (int u = 0; u < kInFlight; ++u) {
+              const uint32_t at = i + u * kThreads;
+              keys[u] = key_at(at < many ? at : i);
+            }
+            GAG_UNROLL
+            for (int u = 0; u < kInFlight; ++u) {
+              if (i + u * kThreads >= many) break;
+              const uint32_t digit = static_cast<uint32_t>(keys[u] >> shift) & ((1u << width) - 1);
+              const K prefix = keys[u] >> (shift + width);
+              for (int g = 0; g < together; ++g) {
+                if (prefix == prefixes[first + g]) {
+                  block.atomic_add(counts + (g * kBins + digit), 1u);
+                }
               }
             }
           }

@@ -61,6 +61,23 @@ struct alignas(kLanes == 1 ? sizeof(T) : 16) Lanes {
   T lane[kLanes];
 };
 
+// Lane l in the accumulator's type.
+template <int kLanes, typename T>
+GAG_BODY Accumulator<T> widen_lane(const Lanes<T, kLanes>& values, int l) {
+  return widen(values.lane[l]);
+}
+// Two bfloat16 at a time: each is half of a word, and one instruction away from its float32.
+template <int kLanes>
+GAG_BODY float widen_lane(const Lanes<BFloat16, kLanes>& values, int l) {
+  if constexpr (kLanes == 1) {
+    return widen(values.lane[0]);
+  } else {
+    uint32_t word;
+    __builtin_memcpy(&word, &values.lane[l & ~1], sizeof word);
+    return from_key<float>(l & 1 ? word & 0xffff0000u : word << 16);
+  }
+}
+
 #if !defined(__CUDACC__)
 // What on a GPU is a fault that ends the process' use of it.
 template <int kLanes>

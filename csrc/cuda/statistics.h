@@ -128,9 +128,9 @@ GAG_BODY int start_samples(Moments<Accumulator<S>> (&state)[kLanes], const S* st
     GAG_UNROLL
     for (int l = 0; l < kLanes; ++l) {
       if (u == 0) {
-        first_sample(state[l], widen(g.lane[l]));
+        first_sample(state[l], widen_lane(g, l));
       } else {
-        next_sample(state[l], widen(g.lane[l]), static_cast<Accumulator<S>>(inverses.table[u]));
+        next_sample(state[l], widen_lane(g, l), static_cast<Accumulator<S>>(inverses.table[u]));
       }
     }
   });
@@ -144,7 +144,7 @@ GAG_BODY void fold_samples(Moments<Accumulator<S>> (&state)[kLanes], const S* st
   using A = Accumulator<S>;
   const auto fold = [&](const Lanes<S, kLanes>& g, A inverse) {
     GAG_UNROLL
-    for (int l = 0; l < kLanes; ++l) next_sample(state[l], widen(g.lane[l]), inverse);
+    for (int l = 0; l < kLanes; ++l) next_sample(state[l], widen_lane(g, l), inverse);
   };
   const int tabled = last < kInverses ? last : kInverses;
   const S* from = stack + first * stride;
@@ -268,6 +268,11 @@ struct Statistics {
   Global<A> m2;
   Global<A> abssum;
   RowSummary rows;
+
+  static constexpr int kMostBytes =
+      kInverses * static_cast<int>(sizeof(A)) +
+      (kLayout == Layout::kInterleaved ? kMostInterleaved : 1) * 4 * (kFirstBins + 1);
+  static_assert(kMostBytes <= kMostShared);
 
   int rows_per_block() const {
     return kLayout == Layout::kInterleaved ? static_cast<int>(stack.channels) : 1;

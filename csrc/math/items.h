@@ -2,8 +2,8 @@
 // Torch-free and host + device, so the tests run this very source on the CPU, looping over copies
 // and items (tests/ops/items.cpp), and a GPU only confirms.
 //
-// A copy is one image of the output; its items are counted in 32 bits, for 64-bit division is slow
-// on GPUs.
+// A copy is one image of the output, of fewer than 2^32 elements: its items and elements are numbered
+// in 32 bits, for 64-bit division is slow on GPUs.
 #pragma once
 
 #include <cstdint>
@@ -15,14 +15,36 @@
 
 namespace gag_fast {
 
-// Four neighbours in memory, stored by one 16-byte instruction where T has 4 bytes.
+// Four neighbours in memory, which one instruction loads or stores.
 template <typename T>
-struct alignas(sizeof(T) >= 4 ? 16 : 8) Quad {
+struct alignas(4 * sizeof(T)) Quad {
   T v[4];
 };
 
 inline bool holds_quads(const void* data, int64_t elements) {
   return elements % 4 == 0 && reinterpret_cast<uintptr_t>(data) % 16 == 0;
+}
+
+template <typename T>
+GAG_HD Quad<T> load_quad(const T* from) {
+  return *reinterpret_cast<const Quad<T>*>(from);
+}
+
+// Nothing reads an output soon: it should not push what is read again out of the L2 cache.
+template <typename T>
+GAG_HD void store_quad(T* to, const Quad<T>& quad) {
+#if defined(__CUDA_ARCH__)
+  // The intrinsics, for the compiler takes plain stores apart.
+  if constexpr (sizeof(T) == 2) {
+    __stcs(reinterpret_cast<uint2*>(to), reinterpret_cast<const uint2&>(quad));
+  } else {
+    for (int part = 0; part < static_cast<int>(sizeof(quad)) / 16; ++part) {
+      __stcs(reinterpret_cast<uint4*>(to) + part, reinterpret_cast<const uint4*>(&quad)[part]);
+    }
+  }
+#else
+  *reinterpret_cast<Quad<T>*>(to) = quad;
+#endif
 }
 
 // image_keys: the hash of element `item` of image `copy`, any strides.
@@ -54,10 +76,16 @@ struct NoiseItem {
   bool last;   // memory format: channels_last or planar
   bool quads;  // every copy holds a multiple of 4 elements and begins on a 16-byte boundary
 
-  GAG_HD uint32_t items() const { return ((last ? pixels : channels * pixels) + 3) / 4; }
+  GAG_HD uint32_t items() const {
+    const int64_t each = last ? pixels : static_cast<int64_t>(channels) * pixels;
+    return static_cast<uint32_t>((each + 3) / 4);
+  }
 
   GAG_HD void operator()(int64_t copy, uint32_t item) const {
-    const int64_t b = copy / samples;
+    // 64-bit division takes a hundred instructions, and is seldom needed.
+    const int64_t b = (copy | samples) >> 32 == 0
+                          ? static_cast<uint32_t>(copy) / static_cast<uint32_t>(samples)
+                          : copy / samples;
     const uint32_t sample = static_cast<uint32_t>(first_sample + (copy - b * samples));
     const int64_t elements = static_cast<int64_t>(channels) * pixels;
     const T* from = images + b * elements;
@@ -75,9 +103,9 @@ struct NoiseItem {
     const Normal4 n = normal4(seed, key, sample, item);
     const int64_t first = 4 * static_cast<int64_t>(item);
     if (quads) {
-      Quad<T> quad = *reinterpret_cast<const Quad<T>*>(from + first);
+      Quad<T> quad = load_quad(from + first);
       for (int j = 0; j < 4; ++j) quad.v[j] = quad.v[j] + static_cast<T>(deviation * n.z[j]);
-      *reinterpret_cast<Quad<T>*>(to + first) = quad;
+      store_quad(to + first, quad);
     } else {
       for (int j = 0; j < 4 && first + j < elements; ++j) {
         to[first + j] = from[first + j] + static_cast<T>(deviation * n.z[j]);
@@ -95,15 +123,15 @@ struct NoiseItem {
     }
     for (int part = 0; part < 3; ++part) {
       const int64_t at = 12 * static_cast<int64_t>(item) + 4 * part;
-      Quad<T> quad = *reinterpret_cast<const Quad<T>*>(from + at);
+      Quad<T> quad = load_quad(from + at);
       for (int j = 0; j < 4; ++j) quad.v[j] = quad.v[j] + v[4 * part + j];
-      *reinterpret_cast<Quad<T>*>(to + at) = quad;
+      store_quad(to + at, quad);
     }
   }
 
   GAG_HD void any_channels(const T* from, T* to, uint64_t key, uint32_t sample, float deviation,
                            uint32_t item) const {
-    const uint32_t pixel = 4 * item;
+    const int64_t pixel = 4 * static_cast<int64_t>(item);
     for (uint32_t c = 0; c < channels; ++c) {
       const int64_t element = static_cast<int64_t>(c) * pixels + pixel;
       const uint32_t quad = static_cast<uint32_t>(element / 4);
@@ -118,7 +146,7 @@ struct NoiseItem {
           if (k == skip + j) z = here.z[k];
           if (k + 4 == skip + j) z = next.z[k];
         }
-        const int64_t at = static_cast<int64_t>(pixel + j) * channels + c;
+        const int64_t at = (pixel + j) * channels + c;
         to[at] = from[at] + static_cast<T>(deviation * z);
       }
     }
@@ -132,9 +160,9 @@ GAG_HD uint64_t sort_key(float value, int64_t map) {
 }
 GAG_HD uint64_t sort_key(double value, int64_t) { return descending_key(value); }
 
-// compose_: `Width` neighbours in memory of masked copy `copy`. Sources lie in memory like
-// `out`.
-template <typename T, int Width>
+// compose_: one item of masked copy `copy`, in `quads` four neighbours in memory or, channels_last,
+// four pixels of three channels; else one element. Sources lie in memory like `out`.
+template <typename T>
 struct ComposeItem {
   const float* sources;
   const float* fill;
@@ -143,37 +171,98 @@ struct ComposeItem {
   T* out;
   int64_t source_count, map_count;
   uint32_t channels, pixels;
-  bool last;
+  bool last;   // memory format: channels_last or planar
+  bool quads;  // see may_use_quads
 
-  GAG_HD uint32_t items() const { return channels * pixels / Width; }
+  GAG_HD uint32_t items() const {
+    if (!quads) return channels * pixels;
+    return last ? pixels / 4 : channels * pixels / 4;
+  }
+
+  // Whether ranks, sources and copies can be read and written four at a time.
+  bool may_use_quads() const {
+    const auto aligned = [](const void* p) { return reinterpret_cast<uintptr_t>(p) % 16 == 0; };
+    return pixels % 4 == 0 && (!last || channels == 3) && aligned(out) && aligned(ranks) &&
+           aligned(sources);
+  }
 
   GAG_HD void operator()(int64_t copy, uint32_t item) const {
-    const int64_t elements = static_cast<int64_t>(channels) * pixels;
     const Slot slot = slots[copy];
-    const bool known = valid(slot, pixels, map_count, source_count);
-    const int32_t* rank = needs_ranks(slot, pixels) ? ranks + slot.map * int64_t{pixels} : nullptr;
-    const uint32_t first = item * Width;
-    uint32_t pixel = last ? first / channels : first % pixels;
-    uint32_t channel = last ? first % channels : first / pixels;
-    T values[Width];
-    for (int j = 0; j < Width; ++j) {
-      float value = float_of(0x7FC00000u);  // NaN: a bad slot must show, not read foreign memory
-      if (known) {
-        const int32_t source = source_of(slot, rank, pixel, pixels);
-        value = source < 0 ? fill[channel] : sources[source * elements + first + j];
-      }
-      store(&values[j], value);
-      if (last) {
-        if (++channel == channels) channel = 0, ++pixel;
-      } else {
-        if (++pixel == pixels) pixel = 0, ++channel;
-      }
-    }
-    T* to = out + copy * elements + first;
-    if constexpr (Width == 4) {
-      *reinterpret_cast<Quad<T>*>(to) = {{values[0], values[1], values[2], values[3]}};
+    T* to = out + copy * elements();
+    if (!valid(slot, pixels, map_count, source_count)) {
+      fill_with_nan(to, item);  // a bad slot must show, not read foreign memory
+    } else if (!quads) {
+      to[item] = one_element(slot, item);
+    } else if (last) {
+      three_channels(slot, to, item);
     } else {
-      for (int j = 0; j < Width; ++j) to[j] = values[j];
+      plane_quad(slot, to, item);
+    }
+  }
+
+ private:
+  GAG_HD int64_t elements() const { return static_cast<int64_t>(channels) * pixels; }
+
+  GAG_HD void fill_with_nan(T* to, uint32_t item) const {
+    const int64_t many = !quads ? 1 : last ? 12 : 4;
+    for (int64_t i = 0; i < many; ++i) store(to + item * many + i, float_of(0x7FC00000u));
+  }
+
+  GAG_HD T one_element(const Slot& slot, uint32_t item) const {
+    const uint32_t pixel = last ? item / channels : item % pixels;
+    const uint32_t channel = last ? item % channels : item / pixels;
+    const int32_t* rank = needs_ranks(slot, pixels) ? ranks + slot.map * int64_t{pixels} : nullptr;
+    const int32_t source = source_of(slot, rank, pixel, pixels);
+    T value;
+    store(&value, source < 0 ? fill[channel] : sources[source * elements() + item]);
+    return value;
+  }
+
+  // Which of four pixels from `pixel` on come from `top`, as bits.
+  GAG_HD uint32_t tops(const Slot& slot, uint32_t pixel) const {
+    if (!needs_ranks(slot, pixels)) return slot.count > 0 ? 15u : 0u;
+    const Quad<int32_t> rank = load_quad(ranks + slot.map * int64_t{pixels} + pixel);
+    uint32_t bits = 0;
+    for (int j = 0; j < 4; ++j) bits |= rank.v[j] < slot.count ? 1u << j : 0u;
+    return bits;
+  }
+
+  // Four neighbours of a source, or of the constant colour.
+  GAG_HD Quad<float> read(int32_t source, int64_t first, const float (&colour)[4]) const {
+    if (source >= 0) return load_quad(sources + source * elements() + first);
+    return {{colour[0], colour[1], colour[2], colour[3]}};
+  }
+
+  GAG_HD void write(T* to, const Slot& slot, int64_t first, const bool (&top)[4], bool any_top,
+                    bool any_rest, const float (&colour)[4]) const {
+    Quad<float> a{}, b{};
+    if (any_top) a = read(slot.top, first, colour);
+    if (any_rest) b = read(slot.rest, first, colour);
+    Quad<T> values;
+    for (int j = 0; j < 4; ++j) store(&values.v[j], top[j] ? a.v[j] : b.v[j]);
+    store_quad(to + first, values);
+  }
+
+  GAG_HD void plane_quad(const Slot& slot, T* to, uint32_t item) const {
+    const uint32_t channel = item / (pixels / 4);
+    const uint32_t bits = tops(slot, 4 * (item - channel * (pixels / 4)));
+    const float colour = fill[channel];
+    const bool top[4] = {(bits & 1) != 0, (bits & 2) != 0, (bits & 4) != 0, (bits & 8) != 0};
+    write(to, slot, 4 * static_cast<int64_t>(item), top, bits != 0, bits != 15u,
+          {colour, colour, colour, colour});
+  }
+
+  GAG_HD void three_channels(const Slot& slot, T* to, uint32_t item) const {
+    const uint32_t bits = tops(slot, 4 * item);
+    for (int part = 0; part < 3; ++part) {
+      bool top[4];
+      float colour[4];
+      for (int j = 0; j < 4; ++j) {
+        top[j] = (bits >> ((4 * part + j) / 3) & 1u) != 0;
+        colour[j] = fill[(4 * part + j) % 3];
+      }
+      write(to, slot, 12 * static_cast<int64_t>(item) + 4 * part, top, bits != 0, bits != 15u,
+            colour);
     }
   }
 };

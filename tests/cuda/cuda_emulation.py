@@ -150,6 +150,21 @@ class Emulation:
             ctypes.c_int64(count),
         )
 
+    def workspace_bytes(self, images, channels, pixels, count, p, own_statistics):
+        """What a call on float32 would take, computed without allocating it."""
+        raw = RawReport()
+        sizes = (ctypes.c_int64(v) for v in (images, channels, pixels, count))
+        failed = self._library.emulate_workspace(
+            *sizes,
+            (ctypes.c_double * len(p))(*p),
+            ctypes.c_int64(len(p)),
+            ctypes.c_int(own_statistics),
+            ctypes.byref(raw),
+        )
+        if failed:
+            raise RuntimeError(raw.text.decode())
+        return raw.workspace_bytes
+
     def _call(self, function, run, *arguments):
         options = Options(
             run.order,

@@ -305,6 +305,17 @@ def test_workspace(emulation):
     assert emulation.report.workspace_bytes <= one + 4096
 
 
+@pytest.mark.parametrize("own", [True, False])
+def test_sizes_beyond_32_bits(emulation, own):
+    """By arithmetic: what is too large is refused, what is not is counted in 64 bits."""
+    most = 2**31 - 1
+    assert emulation.workspace_bytes(1, 3, most, 20, [85.0], own) >= 3 * most * 4 * (1 + 2 * own)
+    assert emulation.workspace_bytes(2**20, 3, 224**2, 20, [0.0], True) >= 3 * 2**20 * 224**2 * 4
+    for sizes in ((1, 3, 2**31, 20), (1, 2**31, 4, 20), (1, 3, 4, 2**31), (1, 1, 2**32, 2)):
+        with pytest.raises(RuntimeError, match=r"at most 2\^31 - 1 pixels"):
+            emulation.workspace_bytes(*sizes, [85.0], own)
+
+
 # ---- anything ------------------------------------------------------------------------------------
 
 

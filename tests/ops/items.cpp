@@ -34,20 +34,22 @@ void noise(const T* images, const int64_t* keys, const float* std, T* out, int64
   run(body, copies, body.items());
 }
 
-template <typename T, int Width>
+template <typename T>
 void compose(const float* sources, const float* fill, const int32_t* ranks, const int32_t* slots,
              void* out, int64_t copies, int64_t source_count, int64_t map_count, uint32_t channels,
-             uint32_t pixels, bool last) {
-  const ComposeItem<T, Width> body{sources,
-                                   fill,
-                                   ranks,
-                                   reinterpret_cast<const Slot*>(slots),
-                                   static_cast<T*>(out),
-                                   source_count,
-                                   map_count,
-                                   channels,
-                                   pixels,
-                                   last};
+             uint32_t pixels, bool last, bool quads) {
+  ComposeItem<T> body{sources,
+                      fill,
+                      ranks,
+                      reinterpret_cast<const Slot*>(slots),
+                      static_cast<T*>(out),
+                      source_count,
+                      map_count,
+                      channels,
+                      pixels,
+                      last,
+                      false};
+  body.quads = quads && body.may_use_quads();
   run(body, copies, body.items());
 }
 
@@ -74,6 +76,22 @@ void halves(const float* x, int64_t n, uint16_t* out) {
 
 void sort_keys_f32(const float* x, int64_t n, int64_t map, uint64_t* out) {
   for (int64_t i = 0; i < n; ++i) out[i] = sort_key(x[i], map);
+}
+
+// Items of a copy, and the last one's first element, as NoiseItem and ComposeItem number them.
+void item_numbers(uint32_t channels, uint32_t pixels, int last, int width, uint32_t* noise,
+                  uint32_t* compose) {
+  NoiseItem<float> body{};
+  body.channels = channels;
+  body.pixels = pixels;
+  body.last = last;
+  *noise = body.items();
+  ComposeItem<float> copy{};
+  copy.channels = channels;
+  copy.pixels = pixels;
+  copy.last = last;
+  copy.quads = width == 4;
+  *compose = copy.items();
 }
 
 void place(double p, int64_t n, int64_t* below, double* weight) {
@@ -136,9 +154,9 @@ void compose_items(const float* sources, const float* fill, const int32_t* ranks
                    const int32_t* slots, void* out, int64_t copies, int64_t source_count,
                    int64_t map_count, uint32_t channels, uint32_t pixels, int last, int half,
                    int width) {
-  const auto body = half ? (width == 4 ? compose<uint16_t, 4> : compose<uint16_t, 1>)
-                         : (width == 4 ? compose<float, 4> : compose<float, 1>);
-  body(sources, fill, ranks, slots, out, copies, source_count, map_count, channels, pixels, last);
+  const auto body = half ? compose<uint16_t> : compose<float>;
+  body(sources, fill, ranks, slots, out, copies, source_count, map_count, channels, pixels, last,
+       width == 4);
 }
 
 }  // extern "C"

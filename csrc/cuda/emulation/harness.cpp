@@ -202,6 +202,15 @@ int emulate_guided_absgrad(int dtype, const void* data, const int64_t* size, con
 
 #if !defined(GAG_FAST_ONLY_FLOAT32)
 
+// float32 statistics of B x C rows of `pixels`: the bytes of the workspace, by arithmetic alone.
+int emulate_workspace(int64_t images, int64_t channels, int64_t pixels, int64_t count,
+                      const double* p, int64_t k, int own_statistics, Report* report) {
+  return guarded(0, *report, [&]<typename S>() {
+    const Request request{images, channels, pixels, count, {p, p + k}, true, false};
+    report->workspace_bytes = plan_workspace<float>(request, own_statistics != 0).bytes;
+  });
+}
+
 // dtype 0 or 1; size is [B,C,H,W].
 int emulate_guided_absgrad_from_stats(int dtype, const void* m2, const void* abssum, int64_t count,
                                       const int64_t* size, const double* p, int64_t k,

@@ -1,0 +1,256 @@
+"""How long a call of guided_absgrad should take on a GPU: a model on paper, no measurement.
+
+    python csrc/cuda/model.py                       the cases below on an H100 and an H200
+    python csrc/cuda/model.py --device a100 --batch 8 --percents 9
+    python csrc/cuda/model.py --measured FILE       beside measurements: {"CASE": microseconds, ...}
+
+A kernel takes the longest of what its bytes, its instructions and its loads in flight allow, over
+whole waves of blocks; a call takes its kernels and the gaps between them. Grids are computed as in
+guided_absgrad.h, registers and instructions are those of sm_90 that
+tests/cuda/test_cuda_machine_code.py holds the compiled kernels to. Expect it to be right within
+20 %: it knows nothing of clocks under load, of DRAM pages, or of what else runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Device:
+    """A GPU's numbers: bytes a second are those of a copy, about 90 % of the data sheet's."""
+
+    name: str
+    multiprocessors: int
+    gigahertz: float
+    bytes_per_s: float
+    l2_bytes: float
+    memory_delay_s: float = 0.7e-6  # under load
+    l2_delay_s: float = 0.35e-6
+    l2_bytes_per_s: float = 5.5e12
+    gap_s: float = 1.5e-6  # from the end of a kernel to the start of the next one's work
+    issue: float = 0.8  # of the instruction slots, where nothing else binds
+
+
+DEVICES = {
+    "a100": Device("A100 80 GB", 108, 1.41, 1.83e12, 40e6, l2_bytes_per_s=4e12),
+    "h100": Device("H100 SXM", 132, 1.755, 3.0e12, 50e6),
+    "h200": Device("H200", 132, 1.755, 4.3e12, 50e6),
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """A float32 or half-precision stack in planes."""
+
+    batch: int = 64
+    samples: int = 20
+    channels: int = 3
+    height: int = 224
+    width: int = 224
+    percents: int = 1
+    element: int = 4  # bytes of a gradient
+    candidates: float | None = None  # share of a row in the wanted bins
+
+    @property
+    def name(self) -> str:
+        """As in --measured."""
+        kind = {4: "f32", 2: "half"}[self.element]
+        return f"{kind} {self.batch}x{self.samples}x{self.channels}x{self.height} p{self.percents}"
+
+    @property
+    def pixels(self) -> int:
+        """Of a row."""
+        return self.height * self.width
+
+    @property
+    def rows(self) -> int:
+        """Channels of images."""
+        return self.batch * self.channels
+
+    @property
+    def kept(self) -> float:
+        """Share of a row that is candidates: 8 % for one percent, 76 % for nine spread out."""
+        if self.candidates is not None:
+            return self.candidates
+        return min(0.08 + 0.085 * (self.percents - 1), 1)
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """One launch: its grid, what a multiprocessor holds of it, and what it does in all."""
+
+    name: str
+    blocks: int
+    threads: int
+    resident: int  # blocks of a multiprocessor
+    memory_bytes: float  # from and to memory
+    l2_bytes: float  # from and to L2
+    instructions: float  # of warps
+    in_flight: float  # bytes that a thread has asked for at once
+    serial_s: float = 0.0  # of a last block, after the others
+
+    def seconds(self, device: Device) -> float:
+        """From the start of its first block to the end of its last."""
+        slots = device.multiprocessors * self.resident
+        busy = min(1.0, self.blocks / device.multiprocessors)
+        waves = self.blocks / slots
+        whole = max(1.0, math.ceil(waves) / waves) if waves > 1 else 1.0
+        whole = 1.0 + (whole - 1.0) / max(1.0, math.ceil(waves) / 2)  # blocks of a wave differ
+        held = min(self.blocks, slots) * self.threads * self.in_flight
+        memory = self.memory_bytes / min(device.bytes_per_s, held / device.memory_delay_s)
+        l2 = self.l2_bytes / min(device.l2_bytes_per_s, held / device.l2_delay_s)
+        rate = 4 * device.gigahertz * 1e9 * device.multiprocessors * busy * device.issue
+        start = device.memory_delay_s * 2
+        return max(memory + l2, self.instructions / rate) * whole + start + self.serial_s
+
+
+def _selection_end(case: Case, device: Device) -> float:
+    """The last block of a row: two digits of every candidate, eight ranks at a time."""
+    threads, in_flight, per_key = 512, 8, 12 + 5 * min(case.percents, 8)
+    readings = 2 * math.ceil(case.percents / 8)
+    keys = case.kept * case.pixels
+    bytes_s = readings * keys * 4 / (threads * in_flight * 4 / device.l2_delay_s)
+    issue_s = readings * keys / 32 * per_key / (4 * device.gigahertz * 1e9 * device.issue)
+    return max(bytes_s, issue_s) + 8 * readings * 0.1e-6
+
+
+def kernels(case: Case, device: Device) -> list[Kernel]:
+    """The launches of guided_absgrad, with min-max."""
+    values = case.rows * case.pixels
+    stack = values * case.samples * case.element
+    lanes = 16 // case.element
+    tiles = math.ceil(case.pixels / (256 * lanes))
+    rounds = min(max(case.rows * tiles // (16 * device.multiprocessors), 1), min(8, tiles))
+    blocks = case.rows * math.ceil(tiles / rounds)
+    # Of what one kernel writes for the next, the L2 keeps what fits beside the passing stream.
+    hit = min(1.0, 0.5 * device.l2_bytes / (values * 4))
+    per_four_loads = 158 if case.element == 4 else 315
+    instructions = stack / 2048 * per_four_loads + values / 32 * 25
+    statistics = Kernel(
+        "Statistics",
+        blocks,
+        256,
+        3 if case.element == 4 else 2,
+        stack + values * 8,
+        0,
+        instructions,
+        64,
+    )
+    parts = min(max(4 * device.multiprocessors // case.rows, 1), math.ceil(case.pixels / 8192))
+    selection = Kernel(
+        "Selection",
+        case.rows * parts,
+        512,
+        2,
+        values * 4 * (1 - hit),
+        values * 4 * (hit + 2 * case.kept) + case.rows * parts * 8192,
+        values / 32 * (12 + 12 * case.kept) + case.rows * parts * 16 * 400,
+        32,
+        _selection_end(case, device) * max(1.0, case.rows / (2 * device.multiprocessors)),
+    )
+    maps = case.batch * case.percents * case.pixels * 4
+    map_blocks = case.batch * math.ceil(case.pixels / 1024)
+    passes = math.ceil(case.percents / 8)
+    channel_sum = Kernel(
+        "ChannelSum",
+        map_blocks,
+        256,
+        2,
+        passes * values * 4 * (2 - hit) + maps,
+        passes * values * 4 * hit,
+        values / 128 * (60 + 45 * case.percents),
+        32,
+    )
+    map_hit = min(1.0, 0.5 * device.l2_bytes / maps)
+    normalise = Kernel(
+        "Normalise",
+        map_blocks * case.percents,
+        256,
+        4,
+        maps * (2 - map_hit),
+        maps * map_hit,
+        maps / 512 * 60,
+        16,
+    )
+    return [statistics, selection, channel_sum, normalise]
+
+
+def call_seconds(case: Case, device: Device) -> float:
+    """One call on the device: a memset and four kernels."""
+    return sum(k.seconds(device) + device.gap_s for k in kernels(case, device)) + device.gap_s
+
+
+def one_kernel_seconds(case: Case, device: Device) -> float:
+    """What one persistent kernel could reach, image by image, statistics in L2 (not written).
+
+    The stack and the maps are all that memory sees; selecting and blending overlap with reading but
+    for the last images', and take their share of the instruction slots.
+    """
+    stack = case.rows * case.pixels * case.samples * case.element
+    maps = case.batch * case.percents * case.pixels * 4
+    memory = (stack + maps) / device.bytes_per_s
+    rate = 4 * device.gigahertz * 1e9 * device.multiprocessors * device.issue
+    issue = sum(kernel.instructions for kernel in kernels(case, device)) / rate
+    last = replace(case, batch=min(case.batch, 8))
+    tail = sum(kernel.seconds(device) for kernel in kernels(last, device)[1:])
+    return max(memory, issue) + tail + 2 * device.gap_s
+
+
+CASES = (
+    Case(),
+    Case(element=2),
+    Case(percents=9),
+    Case(batch=8),
+    Case(batch=1),
+    Case(batch=1, height=1024, width=1024),
+    Case(batch=1, height=1024, width=1024, percents=9),
+)
+
+
+def report(device: Device, cases: tuple[Case, ...], measured: dict[str, float]) -> str:
+    """A table of microseconds: kernel by kernel, in all, and the share of the copy's speed."""
+    lines = [
+        f"{device.name}: modelled, not measured; microseconds",
+        f"{'case':<26}{'Stat':>8}{'Select':>8}{'Sum':>8}{'Norm':>8}{'call':>9}{'of copy':>9}"
+        f"{'one kernel':>12}{'measured':>10}",
+    ]
+    for case in cases:
+        each = [k.seconds(device) * 1e6 for k in kernels(case, device)]
+        call = call_seconds(case, device) * 1e6
+        stack = case.rows * case.pixels * case.samples * case.element
+        share = stack / device.bytes_per_s * 1e6 / call
+        known = measured.get(case.name)
+        lines.append(
+            f"{case.name:<26}"
+            + "".join(f"{us:8.1f}" for us in each)
+            + f"{call:9.1f}{share:9.0%}{one_kernel_seconds(case, device) * 1e6:12.1f}"
+            + (f"{'-':>10}" if known is None else f"{known:10.1f} ({known / call:.2f} x)")
+        )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Prints the table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--device", choices=sorted(DEVICES), action="append")
+    parser.add_argument("--measured", type=Path, help="JSON: case -> microseconds")
+    for option in ("batch", "samples", "channels", "height", "width", "percents", "element"):
+        parser.add_argument(f"--{option}", type=int)
+    options = vars(parser.parse_args())
+    devices = options.pop("device") or ["h100", "h200"]
+    path = options.pop("measured")
+    measured = json.loads(path.read_text()) if path else {}
+    asked = {key: value for key, value in options.items() if value is not None}
+    cases = (replace(Case(), **asked),) if asked else CASES
+    print("\n\n".join(report(DEVICES[name], cases, measured) for name in devices))
+
+
+if __name__ == "__main__":
+    main()
