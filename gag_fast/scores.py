@@ -107,6 +107,10 @@ class Reading:
         return f"{what}, one output for two classes" if self.single else what
 
 
+LOGITS = Reading("logits", False)
+"""How most classifiers' scores are read."""
+
+
 def check_score(score: str | None) -> None:
     """Refuses a kind that there is not."""
     if score not in (None, *SCORES):

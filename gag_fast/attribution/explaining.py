@@ -93,6 +93,7 @@ def explain_as(
             watch=watch,
         )
         maps = _all_maps(source, call, recipes)
+    _warn_of_blanks(maps, recipes)
     if isinstance(images, np.ndarray):
         return {text: value.numpy() for text, value in maps.items()}
     return maps
@@ -136,6 +137,17 @@ class _Call:
         if self.watch is not None and self.images.is_cuda:
             torch.cuda.synchronize(self.images.device)
         return time.perf_counter()
+
+
+def _warn_of_blanks(maps: Mapping[str, Tensor], recipes: Mapping[str, Recipe]) -> None:
+    """Says so where no gradient of any image was other than zero."""
+    of_gradients = [text for text, recipe in recipes.items() if recipe.whole is None]
+    if of_gradients and not any(bool(maps[text].any()) for text in of_gradients):
+        warnings.warn(
+            f"{', '.join(of_gradients)}: the maps are zero everywhere, as the gradients of the "
+            "score are; is the classification layer trained, and the score not saturated?",
+            stacklevel=4,
+        )
 
 
 def _noise_of(images: Tensor, how: Explanation) -> Tensor:

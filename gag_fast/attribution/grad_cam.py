@@ -1,21 +1,30 @@
 """Grad-CAM (Selvaraju et al. 2017): feature maps weighted by their mean gradients.
 
-`relu(sum_k mean_hw(d score / d A_k) * A_k)` of one layer's output A, scaled up to the image.
+`relu(sum_k mean_hw(d score / d A_k) * A_k)` of one layer's output A, scaled up to the image. A is
+`[B,C,h,w]`, or is laid out so: channels last `[B,h,w,C]`, and tokens `[B,N,C]` of h·w patches
+behind class and register tokens, which have no place in the image and are left out.
 """
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from gag_fast._errors import GagFastError
 from gag_fast.attribution.gradients import GradientEngine, module_engine, target_score
 from gag_fast.attribution.source import GradientSource
+
+log = logging.getLogger("gag_fast")
+_EXTRA_TOKENS = 16
+"""At most so many class and register tokens stand before those of the patches."""
 
 
 def grad_cam(
@@ -23,7 +32,7 @@ def grad_cam(
     images: Tensor,
     targets: Tensor,
     *,
-    layer: str | None = None,
+    layer: str | nn.Module | None = None,
     score: str = "logit",
 ) -> Tensor:
     """Raw Grad-CAM at the layer's own resolution, before ReLU and upsampling.
@@ -32,15 +41,19 @@ def grad_cam(
         source: an engine with a module.
         images: `[B,C,H,W]`.
         targets: int64 `[B]`.
-        layer: name of a module as in `model.named_modules()` (`layer4`, `features.7`,
-            `blocks[6]`); None: `last_stage`.
+        layer: a module of the model, or its name as in `model.named_modules()` (`layer4`,
+            `features.7`, `blocks[6]`); None: `last_stage`, which is logged.
         score: see `GradientEngine`.
 
     Returns:
         `[B,1,h,w]` float32 (float64 for a float64 model).
     """
     engine = module_engine(source, "grad_cam")
-    name = last_stage(engine, images[:1]) if layer is None else _known(engine.module, layer)
+    if layer is None:
+        name = last_stage(engine, images[:1])
+        log.info("grad_cam looks at %s, the last stage; name another with layer=", name)
+    else:
+        name = _known(engine, layer)
     step = engine.batch_size(images[0])
     parts = [
         _grad_cam(engine, part, chosen, name, score)
@@ -54,45 +67,95 @@ def upsample(maps: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(maps.relu(), size=size, mode="bilinear", align_corners=False)[:, 0]
 
 
-def last_stage(engine: GradientEngine, image: Tensor) -> str:
-    """Name of the last convolutional stage: where Grad-CAM looks by default.
+@dataclass
+class _Seen:
+    """What the modules of a model gave in one pass.
 
-    It is the largest module that holds the last convolution with a kernel larger than 1x1 but not
-    all convolutions, and whose output is a feature map `[B,C,h,w]` with more than one pixel:
-    `layer4` of a ResNet, `features.denseblock4` of a DenseNet, the last block of an EfficientNet
-    (whose 1x1 head mixes channels only). Networks of 1x1 convolutions alone: the last of those.
-
-    Args:
-        engine: the model.
-        image: `[1,C,H,W]`, sent through it once.
+    Attributes:
+        finished: names of the modules that gave a feature map `[1,C,h,w]`, in order of their end.
+        convolutions: those of them that are convolutions.
+        grids: (h, w) of the convolutions' maps, in order.
+        norms: names of normalisations that gave tokens or channels last, in order.
+        share: how much of the pass was over when the last spatial convolution ended.
     """
-    finished: list[str] = []  # modules that gave a feature map, in order of their end
-    convolutions: list[str] = []
+
+    finished: list[str] = field(default_factory=list)
+    convolutions: list[str] = field(default_factory=list)
+    grids: list[tuple[int, int]] = field(default_factory=list)
+    norms: list[str] = field(default_factory=list)
+    share: float = 1.0
+
+
+def _look(engine: GradientEngine, image: Tensor) -> _Seen:
+    seen, order, spatial = _Seen(), [0], [0]
 
     def note(name: str, module: nn.Module, output: Any) -> None:
-        if isinstance(output, Tensor) and output.dim() == 4 and output[0, 0].numel() > 1:
-            finished.append(name)
+        order[0] += 1
+        output = _first(output)
+        if not isinstance(output, Tensor):
+            return
+        if output.dim() == 4 and output[0, 0].numel() > 1:
+            seen.finished.append(name)
             if isinstance(module, nn.Conv2d):
-                convolutions.append(name)
+                seen.convolutions.append(name)
+                seen.grids.append((output.shape[2], output.shape[3]))
+                if max(module.kernel_size) > 1:
+                    spatial[0] = order[0]
+        if output.dim() in (3, 4) and "norm" in type(module).__name__.lower():
+            seen.norms.append(name)
 
     with _watching(engine.module, note), torch.no_grad():
         engine.forward(image, plain=True)
-    modules = dict(engine.module.named_modules())
-    spatial = [name for name in convolutions if max(modules[name].kernel_size) > 1]
-    if not convolutions:
-        raise ValueError(
+    seen.share = spatial[0] / max(order[0], 1)
+    return seen
+
+
+def last_stage(engine: GradientEngine, image: Tensor) -> str:
+    """Name of the last convolutional stage, or of a transformer's last normalisation that counts.
+
+    A stage is the largest module that holds the last convolution with a kernel larger than 1x1 but
+    not all convolutions, and whose output is a feature map `[B,C,h,w]` with more than one pixel:
+    `layer4` of a ResNet, `features.denseblock4` of a DenseNet, the last block of an EfficientNet
+    (whose 1x1 head mixes channels only). Networks of 1x1 convolutions alone: the last of those.
+
+    Where the convolutions only cut the image into patches, as in transformers, it is the last
+    normalisation whose patches the score still depends on: that before the last attention where a
+    class token is read, the final one where the patches are averaged.
+
+    Args:
+        engine: the model.
+        image: `[1,C,H,W]`, sent through it.
+    """
+    seen = _look(engine, image)
+    if seen.share < 0.5 and seen.norms:
+        for name in reversed(seen.norms):
+            if _reaches(engine, image, name, seen):
+                return name
+    if not seen.convolutions:
+        raise GagFastError(
             "grad_cam found no convolution whose output is a feature map; name one with layer="
         )
-    last = (spatial or convolutions)[-1]
-    everything = set(convolutions)
+    modules = dict(engine.module.named_modules())
+    spatial = [name for name in seen.convolutions if max(modules[name].kernel_size) > 1]
+    last = (spatial or seen.convolutions)[-1]
+    everything = set(seen.convolutions)
     holding = [
         name
-        for name in finished
+        for name in seen.finished
         if (last == name or last.startswith(name + "."))
         and name
         and not _holds_all(name, everything)
     ]
     return min(holding, key=len, default=last)
+
+
+def _reaches(engine: GradientEngine, image: Tensor, name: str, seen: _Seen) -> bool:
+    """Whether the best class's score depends on the patches of a layer's output."""
+    try:
+        _, grad, _ = _features(engine, image, None, name, "logit")
+        return bool(_laid_out(grad, engine, name, image, seen).any())
+    except GagFastError:
+        return False
 
 
 def _holds_all(name: str, convolutions: set[str]) -> bool:
@@ -101,39 +164,110 @@ def _holds_all(name: str, convolutions: set[str]) -> bool:
     )
 
 
-def _known(module: nn.Module, layer: str) -> str:
+def _known(engine: GradientEngine, layer: str | nn.Module) -> str:
+    if isinstance(layer, nn.Module):
+        found = engine.name_of(layer)
+        if not found:
+            raise GagFastError(f"layer is a {type(layer).__name__} that is no part of the model")
+        return found
     name = re.sub(r"\[(\d+)\]", r".\1", layer)
-    names = [known for known, _ in module.named_modules() if known]
+    names = [known for known, _ in engine.module.named_modules() if known]
     if name not in names:
         few = ", ".join(known for known in names if known.count(".") == 0)
-        raise ValueError(f"layer {layer!r} is not a module of the model; it has {few}, ...")
+        raise GagFastError(f"layer {layer!r} is not a module of the model; it has {few}, ...")
     return name
 
 
 def _grad_cam(
     engine: GradientEngine, images: Tensor, targets: Tensor, name: str, score: str
 ) -> Tensor:
-    features: list[Tensor] = []
+    features, grad, seen = _features(engine, images, targets, name, score)
+    weights = _laid_out(grad, engine, name, images, seen).mean((2, 3), keepdim=True)
+    maps = _laid_out(features, engine, name, images, seen)
+    raw = (weights * maps).sum(1, keepdim=True)
+    return raw.to(torch.promote_types(raw.dtype, torch.float32))
+
+
+def _features(
+    engine: GradientEngine, images: Tensor, targets: Tensor | None, name: str, score: str
+) -> tuple[Tensor, Tensor, _Seen]:
+    """A layer's output, and the gradient by it of the targets' scores (None: the best class's)."""
+    outputs: list[Any] = []
+    seen = _Seen()
 
     def note(which: str, module: nn.Module, output: Any) -> None:
+        output = _first(output)
         if which == name:
-            features.append(output)
+            outputs.append(output)
+        if isinstance(module, nn.Conv2d) and isinstance(output, Tensor) and output.dim() == 4:
+            seen.grids.append((output.shape[2], output.shape[3]))
 
     with torch.inference_mode(False), torch.enable_grad():
         # The weights are frozen: only through the images does autograd reach the layer.
         x = images.detach().clone().requires_grad_()
-        with _watching(engine.module, note, name):
+        with _watching(engine.module, note):
             logits = engine.forward(x, plain=True)
-        if len(features) != 1 or not isinstance(features[0], Tensor) or features[0].dim() != 4:
-            raise ValueError(
-                f"layer {name!r} must give one feature map [B,C,h,w] in a pass, "
-                f"gave {len(features)} outputs"
+        if len(outputs) != 1 or not isinstance(outputs[0], Tensor) or outputs[0].dim() < 3:
+            raise GagFastError(
+                f"layer {name!r} must give one feature map [B,C,h,w], or tokens [B,N,C], in a "
+                f"pass, gave {len(outputs)} outputs"
             )
-        value = target_score(logits, targets, score)
-        (grad,) = torch.autograd.grad(value, features[0])
-    weights = grad.mean((2, 3), keepdim=True)
-    raw = (weights * features[0].detach()).sum(1, keepdim=True)
-    return raw.to(torch.promote_types(raw.dtype, torch.float32))
+        chosen = logits.argmax(1) if targets is None else targets
+        value = target_score(logits, chosen, score, engine.reading)
+        (grad,) = torch.autograd.grad(value, outputs[0], allow_unused=True)
+    features = outputs[0].detach()
+    return features, torch.zeros_like(features) if grad is None else grad, seen
+
+
+def _first(output: Any) -> Any:
+    """The first member of what a block returns with attention weights or states beside it."""
+    return output[0] if isinstance(output, tuple) and output else output
+
+
+def _laid_out(
+    value: Tensor, engine: GradientEngine, name: str, images: Tensor, seen: _Seen
+) -> Tensor:
+    """A layer's output, or its gradient, as `[B,C,h,w]`.
+
+    Raises:
+        GagFastError: its axes could be read in more than one way, or in none.
+    """
+    height, width = images.shape[-2:]
+    if value.dim() == 4 and len(value) == len(images):
+        module = dict(engine.module.named_modules())[name]
+        first = _alike(value.shape[2:], height, width)
+        last = _alike(value.shape[1:3], height, width)
+        if type(module).__name__.endswith("2d") or (first and not last):
+            return value
+        if last and not first:
+            return value.permute(0, 3, 1, 2)
+    if value.dim() == 3 and len(value) == len(images):
+        tokens = value.shape[1]
+        grids = [g for g in reversed(seen.grids) if 0 <= tokens - g[0] * g[1] <= _EXTRA_TOKENS]
+        h, w = grids[0] if grids else _square_of(tokens)
+        if h:
+            patches = value[:, tokens - h * w :]
+            return patches.unflatten(1, (h, w)).permute(0, 3, 1, 2)
+    raise GagFastError(
+        f"layer {name!r} gives {list(value.shape)} for {len(images)} images of {height}x{width}: "
+        "not plainly one feature map [B,C,h,w], [B,h,w,C] or tokens [B,N,C] (windows of an "
+        "attention are none); name another with layer="
+    )
+
+
+def _alike(side: Any, height: int, width: int) -> bool:
+    """Whether (h, w) may be a picture of height x width made smaller."""
+    h, w = side
+    return h <= height and w <= width and abs(h * width - w * height) <= max(height, width)
+
+
+def _square_of(tokens: int) -> tuple[int, int]:
+    """(h, w) of a square of patches behind as few other tokens as possible; (0, 0): none fits."""
+    for extra in range(min(_EXTRA_TOKENS, tokens - 1) + 1):
+        side = int((tokens - extra) ** 0.5 + 0.5)
+        if side * side == tokens - extra and side > 1:
+            return side, side
+    return 0, 0
 
 
 @contextmanager

@@ -32,27 +32,29 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from gag_fast._inputs import describe
 from gag_fast.attribution.fusion import fuse as fused_module
 from gag_fast.attribution.guided_backprop import Rectifiers
 from gag_fast.attribution.source import SCORES, GradientSource
+from gag_fast.scores import LOGITS, Reading, read, scores_of
 
 
-def target_score(logits: Tensor, targets: Tensor, score: str) -> Tensor:
+def target_score(logits: Tensor, targets: Tensor, score: str, reading: Reading = LOGITS) -> Tensor:
     """Sum of the scores that are differentiated.
 
     Args:
         logits: `[N,K]`, N at least the number of targets; rows beyond are padding.
         targets: int64 `[B]`.
-        score: "logit", or "nll": the negative log-softmax, as in the authors' IG.
+        score: "logit": the class's score as the model gives it, the negative of a single output for
+            class 0; or "nll": the negative logarithm of its probability, as in the authors' IG.
+        reading: what the scores are.
     """
     if score not in SCORES:
         raise ValueError(f"score must be one of {', '.join(SCORES)}, got {score!r}")
     logits = logits[: len(targets)]
     if score == "nll":
-        return F.cross_entropy(logits, targets, reduction="sum")
+        return reading.negative_log(logits, targets)
     return logits.gather(1, targets[:, None]).sum()
 
 
@@ -77,7 +79,8 @@ class GradientEngine:
     A `GradientSource`, and more: it has the module itself, so methods can look into it.
 
     Args:
-        model: gives logits `[N,K]` for images `[N,C,H,W]`.
+        model: gives scores `[N,K]` for images `[N,C,H,W]`, as `scores.scores_of` finds them in its
+            output; a single output makes two classes.
         batch_size: modified images per forward and backward pass; None: as many as `memory`
             holds, 8 at most on the CPU (larger batches leave the caches) and 256 on CUDA.
         memory: bytes that one pass may keep for its backward; measured on one image. None: 1 GiB
@@ -125,6 +128,7 @@ class GradientEngine:
         self._batches: dict[torch.Size, int] = {}  # chosen, by the images' shape
         self._memory = memory
         self._classes: int | None = None
+        self._reading: Reading | None = None
         self._channels_last = channels_last
         self._fuse = fuse
         self._compile = compile
@@ -166,6 +170,10 @@ class GradientEngine:
         """Restores a model that was frozen in place; drops the copy otherwise."""
         self._stack.close()
         self._plain = self._chosen = self._run = None
+
+    def name_of(self, part: nn.Module) -> str | None:
+        """The name of a part of the model that was given, or None where it is no part of it."""
+        return next((name for name, own in self._model.named_modules() if own is part), None)
 
     @property
     def module(self) -> nn.Module:
@@ -243,7 +251,8 @@ class GradientEngine:
                 self.rectifiers = mode.met
             else:
                 logits = self.forward(x)
-            grad = _differentiate(target_score(logits, targets, score), x)[: len(points)]
+            value = target_score(logits, targets, score, self.reading)
+            grad = _differentiate(value, x)[: len(points)]
         return (
             grad.clone() if self._compile else grad
         )  # the next pass may overwrite a graph's output
@@ -261,14 +270,27 @@ class GradientEngine:
         return self._logits(module if plain else self._run, x)
 
     def _logits(self, module: Any, x: Tensor) -> Tensor:
-        logits = module(x)
-        if not isinstance(logits, Tensor) or logits.dim() != 2 or len(logits) != len(x):
-            raise ValueError(
-                f"the model must return logits [{len(x)}, K] for {len(x)} images, "
-                f"got {describe(logits)}"
-            )
+        raw = scores_of(module(x), len(x))
+        if self._reading is None:
+            self._reading = self._read(module, raw, x)
+        logits = self._reading.wide(raw)
         self._classes = logits.shape[1]
         return logits
+
+    def _read(self, module: Any, raw: Tensor, x: Tensor) -> Reading:
+        """What the scores are, by those of the first images and of others far away."""
+
+        @torch.no_grad()
+        def far() -> Tensor:
+            few = x[:1].detach()
+            return scores_of(module(torch.cat([few * 30, few * -30])), 2)
+
+        return read(raw, again=far)
+
+    @property
+    def reading(self) -> Reading:
+        """What the model's scores are; known once it has run."""
+        return self._reading or LOGITS
 
     def _measure(self, image: Tensor) -> None:
         """Chooses what runs by the first image, and how many at once by the first of each shape."""
