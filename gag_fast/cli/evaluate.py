@@ -12,6 +12,7 @@ from gag_fast.cli.options import (
     PROVIDERS,
     add_explaining,
     add_model,
+    add_score,
     explanation_of,
     fraction,
     given_maps,
@@ -41,6 +42,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--onnx", type=Path, metavar="FILE", help="the classifier that scores (default: exported)"
     )
+    parser.add_argument(
+        "--trust-onnx", action="store_true", help="score with --onnx though it is another network"
+    )
+    parser.add_argument(
+        "--output", metavar="NAME", help="of --onnx: the output that holds the scores"
+    )
+    add_score(parser)
     parser.add_argument(
         "--methods",
         type=names,
@@ -131,6 +139,9 @@ def run(args: argparse.Namespace) -> int:
         model=args.model,
         weights=args.weights,
         onnx=args.onnx,
+        trust_onnx=args.trust_onnx,
+        score=args.score,
+        output=args.output,
         methods=args.methods or (() if args.maps else ("guided_absgrad",)),
         maps=_named(args.maps),
         metrics=args.metrics,

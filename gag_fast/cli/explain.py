@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gag_fast._text import one_line
-from gag_fast.cli.options import add_explaining, add_model, explanation_of
+from gag_fast.cli.options import add_explaining, add_model, add_score, explanation_of
 
 if TYPE_CHECKING:
     from gag_fast.data import Item
@@ -33,6 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "images", nargs="+", type=Path, metavar="IMAGE", help="image files, or folders of them"
     )
     add_model(parser)
+    add_score(parser)
     parser.add_argument(
         "--method", default="guided_absgrad", metavar="M", help="(default: guided_absgrad)"
     )
@@ -58,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
     from gag_fast.models import device_of, load_model
     from gag_fast.runs.decoding import Decoder
 
-    module, spec = load_model(args.model, args.weights)
+    module, spec = load_model(args.model, args.weights, score=args.score)
     target = _target(args.target, spec)
     items = _items(args.images)
     args.out.mkdir(parents=True, exist_ok=True)
@@ -101,11 +102,13 @@ def _explain(
     from gag_fast.attribution.gradients import EngineOptions
     from gag_fast.images import normalise
     from gag_fast.report.pictures import save_overlay
+    from gag_fast.scores import read, scores_of
 
     device = next(module.parameters()).device
     images = normalise(np.stack([pixels for _, pixels, _ in batch]), spec.preprocessing).to(device)
     with torch.inference_mode():
-        probabilities = module(images).softmax(dim=1)
+        raw = scores_of(module(images), len(images))
+        probabilities = read(raw, spec.score).probabilities(raw)
     predicted = probabilities.argmax(dim=1)
     targets = predicted if target is None else torch.full_like(predicted, target)
     engine = EngineOptions(batch_size=args.batch_size)

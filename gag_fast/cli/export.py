@@ -7,7 +7,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from gag_fast.cli.options import MODEL_HELP, PROVIDERS, add_weights, names
+from gag_fast.cli.options import (
+    MODEL_HELP,
+    PROVIDERS,
+    add_score,
+    add_weights,
+    names,
+)
 
 SUMMARY = "write a classifier as ONNX and verify what was written"
 EXAMPLE = (
@@ -22,6 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", metavar="NAME", help=MODEL_HELP)
     parser.add_argument("out", type=Path, metavar="OUT.onnx", help="the file to write")
     add_weights(parser)
+    add_score(parser)
     parser.add_argument(
         "--gradients", type=Path, metavar="FILE", help="write the gradients of its scores too"
     )
@@ -48,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
     def log(line: str) -> None:
         print(line, file=sys.stderr)
 
-    module, spec = load_model(args.name, args.weights)
+    module, spec = load_model(args.name, args.weights, score=args.score)
     print(export_onnx(module, spec, args.out, log=log))
     how: dict[str, Any] = {"providers": args.providers, "log": log}
     if args.gradients is not None:

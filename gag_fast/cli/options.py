@@ -10,8 +10,8 @@ if TYPE_CHECKING:
     from gag_fast.attribution.explanation import Explanation
 
 MODEL_HELP = (
-    "efficientnet_lite0, resnet50, densenet161, efficientnet_b0 … b7, or package.module:function "
-    "for a function that returns a torch module giving logits"
+    "efficientnet_lite0, any classifier of torchvision, timm:NAME, hf:ID-or-FOLDER, a file of "
+    "torch.export (.pt2), or package.module:function for a function that returns a torch module"
 )
 PROVIDERS = ("cpu", "cuda", "tensorrt", "openvino")
 
@@ -60,6 +60,16 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     """--model and --weights."""
     parser.add_argument("--model", required=True, metavar="NAME", help=MODEL_HELP)
     add_weights(parser)
+
+
+def add_score(parser: argparse.ArgumentParser) -> None:
+    """--score."""
+    parser.add_argument(
+        "--score",
+        choices=("logits", "probabilities", "sigmoid"),
+        help="what the model gives; sigmoid: classes independent of one another, or one output "
+        "(default: what it shows)",
+    )
 
 
 def add_weights(parser: argparse.ArgumentParser) -> None:

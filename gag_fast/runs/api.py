@@ -24,6 +24,9 @@ def run(
     preset: str | Preset = "paper",
     weights: str = "default",
     onnx: str | os.PathLike[str] | None = None,
+    trust_onnx: bool = False,
+    score: str | None = None,
+    output: str | None = None,
     n: int | None = None,
     noise: float = 0.15,
     p: float = 85.0,
@@ -56,6 +59,9 @@ def run(
         preset: of the scores.
         weights: as `load_model` takes them.
         onnx: the classifier that scores; None: the model is exported to `out`/model.onnx.
+        trust_onnx: score with `onnx` even where it is another network than the model.
+        score: what the model gives, "logits", "probabilities" or "sigmoid"; None: what it shows.
+        output: name of the output of `onnx` that holds the scores, where there are several.
         n, noise, p, seed, settings: as in `explain`.
         batch_size: modified images in one backward pass; None: by memory.
         providers: what scores; None: the best that works.
@@ -84,6 +90,9 @@ def run(
         model=model,
         weights=weights,
         onnx=onnx,
+        trust_onnx=trust_onnx,
+        score=score,
+        output=output,
         methods=(methods,) if isinstance(methods, str) else methods,
         maps=maps or {},
         metrics=metrics,

@@ -65,6 +65,10 @@ def settings_of(work: Work, spec: ModelSpec, dataset: Dataset, chunk: int) -> di
     # Only where there are any, so that other runs have the settings they always had.
     if own := {name: fingerprint(name.split("/")[0]) for name in work.methods if is_own(name)}:
         settings["own_methods"] = own
+    if work.score is not None:
+        settings["score"] = work.score
+    if work.output is not None:
+        settings["output"] = work.output
     if work.maps:
         given = open_maps(work.maps)
         settings["given_maps"] = {name: maps.fingerprint() for name, maps in given.items()}
@@ -104,6 +108,7 @@ def manifest_of(
             "name": spec.name,
             "weights": spec.weights,
             "num_classes": spec.num_classes,
+            "score": spec.score,
             "onnx": os.path.abspath(work.onnx),
             "labels": spec.labels,
         },

@@ -35,7 +35,8 @@ from gag_fast.runs.folder import RunError, RunFolder
 from gag_fast.runs.keeping import Keeper
 from gag_fast.runs.request import Request
 from gag_fast.runs.resume import Todo, find_todo
-from gag_fast.runs.worker import Work, Worker, set_threads, source_of
+from gag_fast.runs.same_network import check_same_network
+from gag_fast.runs.worker import Work, Worker, scoring, set_threads, source_of
 
 NAMED = 20
 """So many images are named one by one; all are in the results."""
@@ -75,7 +76,7 @@ def opened(request: Request, quiet: bool = False) -> Iterator[Opened]:
     """
     if request.methods:
         check_fit(recipes_of(request.methods), request.explanation)
-    loaded = load_model(request.model, request.weights)
+    loaded = load_model(request.model, request.weights, score=request.score)
     spec = loaded[1]
     dataset, choice = _dataset(request, spec)
     chosen = _measures(request, dataset)
@@ -214,13 +215,10 @@ def _worker(
     module, spec = loaded
     threads = choices.threads or torch.get_num_threads()
     set_threads(threads)
-    classifier = Classifier(
-        onnx,
-        providers=request.providers,
-        batch_size=choices.score_batch,
-        threads=threads,
-    )
+    classifier = scoring(onnx, spec, request.providers, choices.score_batch, threads, request)
     _check_fit(classifier, spec, onnx)
+    if request.onnx is not None and not request.trust_onnx:
+        check_same_network(classifier, module, spec)
     batch_size = request.batch_size or choices.batch_size
     with source_of(module, device, batch_size, request.methods) as source:
         work = Work(
@@ -242,6 +240,8 @@ def _worker(
             until_decided=request.until_decided,
             keep_maps=request.keep_maps,
             threads=threads,
+            score=request.score,
+            output=request.output,
         )
         yield Worker(work, spec, source, classifier)
 

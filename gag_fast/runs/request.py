@@ -26,6 +26,10 @@ class Request:
         model: NAME of `load_model`; every process of the run loads it by that.
         weights: as `load_model` takes them.
         onnx: the classifier that scores; None: the model is exported to `out`/model.onnx.
+        trust_onnx: score with `onnx` even where it is another network than the model.
+        score: what the model and `onnx` give, "logits", "probabilities" or "sigmoid"; None: what
+            they show.
+        output: name of the output of `onnx` that holds the scores, where there are several.
         methods: names that `explain_many` takes; may be empty beside `maps`.
         maps: maps that were computed elsewhere, scored beside the others: name -> folder or file
             with one for each image (`runs.given`).
@@ -55,6 +59,9 @@ class Request:
     model: str
     weights: str = "default"
     onnx: str | os.PathLike[str] | None = None
+    trust_onnx: bool = False
+    score: str | None = None
+    output: str | None = None
     methods: Sequence[str] = ("guided_absgrad",)
     maps: Mapping[str, str | os.PathLike[str]] = field(default_factory=dict)
     metrics: Sequence[str] = ("rcap", "dauc", "iauc")

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -60,6 +61,7 @@ class Work:
             but the order of the images.
         keep_maps: return all maps with the rows, not only those that may be shown.
         threads: torch's threads on the CPU; None: as it is.
+        score, output: of the classifier's file, as `Classifier` takes them.
     """
 
     model: str
@@ -79,11 +81,46 @@ class Work:
     until_decided: Rule | None = None
     keep_maps: bool = False
     threads: int | None = None
+    score: str | None = None
+    output: str | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
         """Of all methods: an image has a row for each."""
         return (*self.methods, *self.maps)
+
+
+class Said(Protocol):
+    """What a request and a work both say of the classifier's file."""
+
+    @property
+    def score(self) -> str | None:
+        """What its output is."""
+
+    @property
+    def output(self) -> str | None:
+        """Which output that is."""
+
+
+def scoring(
+    onnx: str | os.PathLike[str],
+    spec: ModelSpec,
+    providers: str | None,
+    batch_size: int | None,
+    threads: int | None,
+    said: Said,
+) -> Classifier:
+    """The classifier that scores; a file without metadata takes the images that the model takes."""
+    return Classifier(
+        onnx,
+        providers=providers,
+        batch_size=batch_size,
+        threads=threads,
+        mean=spec.preprocessing.mean,
+        std=spec.preprocessing.std,
+        score=said.score,
+        output=said.output,
+    )
 
 
 @dataclass
@@ -431,12 +468,7 @@ def open_worker(work: Work) -> Iterator[Worker]:
     set_threads(work.threads)
     module, spec = load_model(work.model, work.weights)
     with source_of(module, work.device, work.batch_size, work.methods) as source:
-        classifier = Classifier(
-            work.onnx,
-            providers=work.provider,
-            batch_size=work.score_batch,
-            threads=work.threads,
-        )
+        classifier = scoring(work.onnx, spec, work.provider, work.score_batch, work.threads, work)
         yield Worker(work, spec, source, classifier)
 
 

@@ -356,7 +356,7 @@ def test_bad_images(model, bad, error, words):
 def test_bad_models(batch):
     with pytest.raises(TypeError, match="model must be a torch"):
         gag_fast.explain(lambda x: x, batch)
-    with pytest.raises(ValueError, match=r"must return logits \[1, K\] for 1 images, got a torch"):
+    with pytest.raises(ValueError, match=r"must give \[B, K\], got \[.*\] for a batch of 1"):
         gag_fast.explain(torch.nn.Conv2d(3, 2, 3), batch)
 
     class Constant(torch.nn.Module):
