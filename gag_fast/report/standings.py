@@ -21,7 +21,7 @@ from gag_fast.report.statistics import (
     Paired,
     bootstrap_means,
     holm,
-    paired_columns,
+    paired_table,
     row_ranks,
 )
 
@@ -108,8 +108,7 @@ def standings(run: Run, *, seed: int = 0) -> list[Standing]:
 def _standing(metric: Measure, values: np.ndarray, seed: int) -> Standing:
     count = values.shape[1]
     keys = [(a, b) for a in range(count) for b in range(a + 1, count)]
-    differences = np.stack([values[:, b] - values[:, a] for a, b in keys], axis=1)
-    pairs = dict(zip(keys, paired_columns(differences, seed=seed), strict=True))
+    pairs = dict(zip(keys, paired_table(values, keys, seed=seed), strict=True))
     adjusted = dict(zip(keys, holm([pairs[key].p_value for key in keys]), strict=True))
     ranks = row_ranks(values, higher_is_better=metric.higher_is_better)
     means = bootstrap_means(ranks, seed=seed)

@@ -8,11 +8,14 @@ differences.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 _CHUNK_VALUES = 1 << 22  # integers drawn at a time: 32 MB
+
+RESAMPLES = 2000
 
 MIN_IMAGES = 20
 """Images that a verdict needs. Of fewer, the bootstrap interval of a mean is too short (of 10
@@ -30,7 +33,7 @@ class Interval:
 
 
 def bootstrap_means(
-    values: np.ndarray, *, level: float = 0.95, resamples: int = 2000, seed: int = 0
+    values: np.ndarray, *, level: float = 0.95, resamples: int = RESAMPLES, seed: int = 0
 ) -> list[Interval]:
     """Percentile-bootstrap intervals of the column means, one draw of rows for all columns.
 
@@ -43,6 +46,24 @@ def bootstrap_means(
             digits.
         seed: of the draw; the same seed gives the same interval.
     """
+    means, counts, shifts = _resampled(values, resamples, seed)
+    return [_interval(means[k], int(counts[k]), shifts[:, k], level) for k in range(len(means))]
+
+
+def _interval(mean: float, count: int, shifts: np.ndarray, level: float) -> Interval:
+    """A mean with the quantiles of its resampled shifts; those that are not finite do not count."""
+    finite = shifts[np.isfinite(shifts)]
+    low = high = math.nan
+    if count > 1 and finite.size:
+        tail = (1 - level) / 2
+        low, high = mean + np.quantile(finite, (tail, 1 - tail))
+    return Interval(float(mean), float(low), float(high), count)
+
+
+def _resampled(
+    values: np.ndarray, resamples: int, seed: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Column means, counts of the values they are of, and `[resamples, columns]` shifts of them."""
     values = np.asarray(values, dtype=np.float64)
     if values.ndim != 2:
         raise ValueError(f"values must be [n, columns], got shape {values.shape}")
@@ -53,7 +74,7 @@ def bootstrap_means(
     with np.errstate(invalid="ignore", divide="ignore"):
         means = filled.sum(0) / counts
     if rows < 2 or columns == 0:
-        return [Interval(float(m), math.nan, math.nan, int(c)) for m, c in zip(means, counts)]
+        return means, counts, np.full((1, columns), np.nan)
     if rows > 20_000:
         resamples = min(resamples, 500 if rows <= 200_000 else 200)
     # Centred first: a resampled mean is then a small number added to the mean, and a column of
@@ -71,15 +92,7 @@ def bootstrap_means(
         total = rows if complete else weights @ weights_of
         with np.errstate(invalid="ignore", divide="ignore"):
             shifts[start:stop] = (weights @ centred) / total
-    tail = (1 - level) / 2
-    result = []
-    for column in range(columns):
-        finite = shifts[np.isfinite(shifts[:, column]), column]
-        low = high = math.nan
-        if counts[column] > 1 and finite.size:
-            low, high = means[column] + np.quantile(finite, (tail, 1 - tail))
-        result.append(Interval(float(means[column]), float(low), float(high), int(counts[column])))
-    return result
+    return means, counts, shifts
 
 
 def _midranks(values: np.ndarray) -> np.ndarray:
@@ -186,16 +199,32 @@ def paired_columns(differences: np.ndarray, *, level: float = 0.95, seed: int = 
     differences = np.asarray(differences, dtype=np.float64)
     differences = np.where(np.isfinite(differences), differences, np.nan)
     means = bootstrap_means(differences, level=level, seed=seed)
-    return [
-        Paired(
-            mean,
-            wilcoxon(column),
-            int((column > 0).sum()),
-            int((column < 0).sum()),
-            int((column == 0).sum()),
-        )
-        for mean, column in zip(means, differences.T, strict=True)
-    ]
+    return [_paired(column, mean) for mean, column in zip(means, differences.T, strict=True)]
+
+
+def _paired(differences: np.ndarray, mean: Interval) -> Paired:
+    higher, lower = int((differences > 0).sum()), int((differences < 0).sum())
+    return Paired(mean, wilcoxon(differences), higher, lower, int((differences == 0).sum()))
+
+
+def paired_table(
+    values: np.ndarray, pairs: Sequence[tuple[int, int]], *, level: float = 0.95, seed: int = 0
+) -> list[Paired]:
+    """`paired` for pairs (first, second) of the columns of a table `[n, k]`.
+
+    Without missing values the resampled mean of a difference is the difference of the resampled
+    means, so that k columns are resampled and not their pairs.
+    """
+    values = np.asarray(values, dtype=np.float64)
+    differences = np.stack([values[:, b] - values[:, a] for a, b in pairs], axis=1)
+    if not np.isfinite(values).all():
+        return paired_columns(differences, level=level, seed=seed)
+    means, counts, shifts = _resampled(values, RESAMPLES, seed)
+    found = []
+    for (a, b), column in zip(pairs, differences.T, strict=True):
+        mean, shift = means[b] - means[a], shifts[:, b] - shifts[:, a]
+        found.append(_paired(column, _interval(mean, int(counts[a]), shift, level)))
+    return found
 
 
 def row_ranks(values: np.ndarray, *, higher_is_better: bool) -> np.ndarray:

@@ -9,6 +9,7 @@ from typing import Unpack
 from gag_fast.attribution.explanation import Explanation, MethodOptions
 from gag_fast.data import Dataset
 from gag_fast.presets import Preset
+from gag_fast.report.deciding import Rule
 from gag_fast.runs.request import Request, Summary
 from gag_fast.runs.run import run as run_request
 
@@ -22,6 +23,7 @@ def run(
     maps: Mapping[str, str | os.PathLike[str]] | None = None,
     metrics: Sequence[str] = ("rcap", "dauc", "iauc"),
     preset: str | Preset = "paper",
+    presets: Sequence[str] = (),
     weights: str = "default",
     onnx: str | os.PathLike[str] | None = None,
     trust_onnx: bool = False,
@@ -38,6 +40,7 @@ def run(
     limit: int | None = None,
     chunk: int | None = None,
     keep_maps: bool = False,
+    until_decided: Rule | None = None,
     engine: str = "local",
     workers: int | None = None,
     retry_failed: bool = False,
@@ -57,6 +60,7 @@ def run(
             each image, by the image's name; scored beside the others, without gradients.
         metrics: names that `evaluate` takes.
         preset: of the scores.
+        presets: further ones to score the same maps under.
         weights: as `load_model` takes them.
         onnx: the classifier that scores; None: the model is exported to `out`/model.onnx.
         trust_onnx: score with `onnx` even where it is another network than the model.
@@ -68,7 +72,8 @@ def run(
         device: of the gradients, "cpu" or "cuda"; None: a GPU if there is one.
         limit: only so many images.
         chunk: images a part.
-        keep_maps: keep the saliency maps too.
+        keep_maps: keep every saliency map, not only those of the images that the report shows.
+        until_decided: stop once this rule (`report.deciding.Rule`) has decided the ranking.
         engine: "local" or "ray".
         workers: decoding processes, or Ray's workers.
         retry_failed: try the failed images again.
@@ -97,6 +102,7 @@ def run(
         maps=maps or {},
         metrics=metrics,
         preset=preset,
+        presets=presets,
         explanation=how,
         batch_size=batch_size,
         providers=providers,
@@ -104,6 +110,7 @@ def run(
         limit=limit,
         chunk=chunk,
         keep_maps=keep_maps,
+        until_decided=until_decided,
         engine=engine,
         workers=workers,
         retry_failed=retry_failed,

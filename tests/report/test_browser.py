@@ -269,3 +269,35 @@ def test_prints_to_paper(page, tmp_path):
     # The photographs and maps are in it, and it is no more than some pages.
     assert content.count(b"/Subtype /Image") >= 12
     assert 2 <= len(re.findall(rb"/Type /Page\b", content)) <= 40
+
+
+def test_hostile_text_stays_text_and_the_console_silent(tmp_path):
+    """Names, methods, classes and errors that try to be markup, script, or the end of a script."""
+    evil = '</script><script>window.injected=1;console.log("x")</script><svg onload=injected=1>'
+    evil += "\"'&<!--"
+    names = [f"{k}{NASTY}" for k in range(24)]
+    run = make_run(
+        tmp_path / "run",
+        names=names,
+        methods=("guided_absgrad", evil),
+        labels=[evil] * 4,
+        fail={(1, evil): evil},
+        live=True,
+    )
+    read = read_run(run)
+    read.columns["rcap@official"] = 1 - read.scores["rcap"]
+    read.manifest["versions"] = {"gag_fast": evil}
+    read.manifest["commit"] = evil
+    page = write_report([read], tmp_path / "out", ["html"], title=evil, lead=evil)[0]
+    flags = ("--enable-logging=stderr", "--window-size=1280,900")
+    command = [CHROMIUM, *FLAGS, *flags, f"--user-data-dir={tmp_path}/profile", "--dump-dom"]
+    done = subprocess.run(
+        [*command, page.as_uri()], capture_output=True, text=True, timeout=120, check=True
+    )
+    assert [line for line in done.stderr.splitlines() if "CONSOLE" in line] == []
+    document = done.stdout
+    assert 'data-ready="true"' in document
+    assert "<svg onload" not in document
+    assert "<img src=x" not in document
+    assert "<script>window.injected" not in document
+    assert re.search(r"Where presets disagree", document)

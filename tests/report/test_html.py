@@ -241,7 +241,7 @@ def test_fifty_thousand_images_and_ten_methods_in_half_a_minute(tmp_path):
     begin = time.perf_counter()
     write_report([read_run(run)], tmp_path / "page")
     assert time.perf_counter() - begin < 30
-    assert (tmp_path / "page" / "index.html").stat().st_size < 20e6
+    assert (tmp_path / "page" / "index.html").stat().st_size < 10e6
 
 
 def test_three_thousand_methods_in_bounded_time(tmp_path, capsys):

@@ -8,6 +8,7 @@ from gag_fast.report.statistics import (
     holm,
     paired,
     paired_columns,
+    paired_table,
     row_ranks,
     sign_test,
     wilcoxon,
@@ -152,3 +153,18 @@ def test_row_ranks_agree_with_scipy():
     values = np.random.default_rng(0).integers(0, 4, (50, 6)).astype(float)
     expected = scipy_stats.rankdata(-values, axis=1)
     np.testing.assert_array_equal(row_ranks(values, higher_is_better=True), expected)
+
+
+def test_a_table_of_pairs_is_its_columns_of_differences():
+    table = np.random.default_rng(0).random((60, 3))
+    pairs = [(0, 1), (0, 2), (1, 2)]
+    columns = paired_columns(np.stack([table[:, b] - table[:, a] for a, b in pairs], axis=1))
+    for mine, theirs in zip(paired_table(table, pairs), columns, strict=True):
+        assert (mine.p_value, mine.higher, mine.lower, mine.equal) == (
+            *(theirs.p_value, theirs.higher, theirs.lower, theirs.equal),
+        )
+        for end in ("mean", "low", "high"):
+            expected = pytest.approx(getattr(theirs.difference, end), abs=1e-12)
+            assert getattr(mine.difference, end) == expected
+    table[5, 1] = np.nan
+    assert [p.difference.n for p in paired_table(table, pairs)] == [59, 60, 59]
