@@ -70,7 +70,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=names,
         default=("rcap", "dauc", "iauc"),
         metavar="a,b",
-        help="(default: rcap,dauc,iauc; data with masks have log_cosh_dice and mae too)",
+        help="measures, or all (default: rcap,dauc,iauc; data with masks have log_cosh_dice and "
+        "mae too); --plan says what they cost",
     )
     parser.add_argument(
         "--preset", default="paper", help="paper, official or rise (default: paper)"
@@ -88,6 +89,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_explaining(parser)
     group = parser.add_argument_group("run")
     group.add_argument("--limit", type=positive, metavar="N", help="only the first N images")
+    group.add_argument(
+        "--plan",
+        action="store_true",
+        help="only say what it would take: pictures a measure, shared, in all, and the time",
+    )
     group.add_argument(
         "--keep-maps",
         action="store_true",
@@ -159,6 +165,11 @@ def run(args: argparse.Namespace) -> int:
         workers=args.workers,
         retry_failed=args.retry_failed,
     )
+    if args.plan:
+        from gag_fast.runs.forecast import forecast
+
+        print(forecast(request))
+        return 0
     try:
         summary = run_request(request)
     except DiskFullError as error:

@@ -81,7 +81,7 @@ def _for_images(case: Case, write, count: int) -> Made:
         [[Picture(n, (image, n)) for n in range(count)] if some[image] else None]
         for image in range(len(some))
     ]
-    return Made(row, write, copies=0)
+    return Made(row, write)
 
 
 def _cell_of(case: Case, grid: int) -> Tensor:

@@ -145,8 +145,11 @@ def plan(
     metrics: str | Sequence[str] = ("rcap", "dauc", "iauc"),
     preset: str | Preset | Mapping[str, Any] = "paper",
 ) -> Plan:
-    """The list of masked images that `evaluate` would score for one group; print it."""
-    chosen = measures.choose(metrics, masks=False, model=False)
+    """The list of pictures that `evaluate` would score for one group; print it.
+
+    Measures that show none may be among the metrics; what they need is not looked at.
+    """
+    chosen = measures.choose(metrics, masks=True, model=True)
     batch = check_batch(clf, images, maps, targets, None, nonnegative=_nonnegative(chosen))
     case = batch.case(clf.colours(batch.images.shape[1]), find_preset(preset))
     return _prepare(case, chosen).plan

@@ -66,7 +66,7 @@ def restored(case: Case) -> Made:
         for i, row in enumerate(listed)
     ]
     rows = [listed[i * maps : (i + 1) * maps] for i in range(len(photos))]
-    return Made(rows, write, copies=1)
+    return Made(rows, write)
 
 
 def seed_mask(case: Case, image: int) -> np.ndarray:

@@ -156,12 +156,10 @@ class Made:
             where a map is not finite.
         write: writes a picture into a buffer [C, H, W], given its arguments. Called from the lanes'
             threads, several at once; what it writes must depend on the arguments alone.
-        copies: memory that the curve holds for each image, in copies of it.
     """
 
     pictures: Sequence[Sequence[Sequence[Picture] | None]]
     write: Callable[..., None]
-    copies: int = 0
 
 
 Wanted = Masked | Made
