@@ -13,7 +13,8 @@ from gag_fast.metrics import evaluate, plan
 from gag_fast.presets import preset
 
 IMAGES, MAPS = 2, 4
-RISE_STEP = 1792  # pixels; RISE's own 224 are eight times as many forward passes for both
+QUANTUS_STEP = 1792  # values; Quantus wants a divisor of H W
+PICTURES = 3 * 224 * 224 // QUANTUS_STEP
 
 
 def three_metrics(device: str) -> Group:
@@ -99,13 +100,17 @@ def deletion_insertion(device: str) -> Group:
 
 
 def rise(device: str) -> Group:
-    """RISE's deletion, in larger steps, beside Quantus' PixelFlipping at the same step."""
+    """RISE's deletion, in larger steps, beside Quantus' PixelFlipping over as many pictures.
+
+    Quantus spreads a map of one channel over all three and ranks the C H W values, so a step of
+    1792 of them makes 84 pictures; ours are 84 too, of as many pixels each, and the image itself.
+    """
 
     def setup() -> Cases:
         clf = material.classifier(device)
         module, _ = material.lite0()
         images, maps, targets = material.scored_images(1, 1)
-        coarse = preset("rise", step=RISE_STEP)
+        coarse = preset("rise", step_unit="count", step=PICTURES)
         cases: Cases = {
             "gag_fast.evaluate, deletion": lambda: evaluate(
                 clf, images, maps, targets, metrics=("dauc",), preset=coarse
@@ -116,7 +121,7 @@ def rise(device: str) -> Group:
         except ImportError:
             return cases
         # The curve, not its area: Quantus 0.6 calls np.trapz, which NumPy 2.4 no longer has.
-        metric = quantus.PixelFlipping(features_in_step=RISE_STEP, disable_warnings=True)
+        metric = quantus.PixelFlipping(features_in_step=QUANTUS_STEP, disable_warnings=True)
         return {
             **cases,
             "Quantus PixelFlipping": lambda: metric(
@@ -129,7 +134,9 @@ def rise(device: str) -> Group:
         }
 
     names = ("gag_fast.evaluate, deletion", "Quantus PixelFlipping")
-    return Group("rise preset, deletion in 28 steps, 1 image", names, setup, units=1, unit="map")
+    return Group(
+        f"rise preset, deletion in {PICTURES} steps, 1 image", names, setup, units=1, unit="map"
+    )
 
 
 def groups(device: str = "cpu") -> list[Group]:

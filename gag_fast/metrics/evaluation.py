@@ -1,11 +1,12 @@
-"""RCAP, deletion, insertion, log-cosh Dice and MAE of finished saliency maps.
+"""Scores of finished saliency maps: any measures of the table, on one plan of pictures.
 
-What becomes of the unusual (each is tested):
+What becomes of the unusual (each is tested; single measures say more in their docstrings):
   ties                 broken by pixel index where a preset moves exact shares; together otherwise
   a constant map       a legal map; RCAP recovers the whole image at every percentile
   a map of zeros       RCAP is 0: it has no saliency to account for
   a non-finite map     its results are NaN, nothing is scored for it, others are not touched
-  negative saliency    refused for RCAP, whose shares of the sum need M >= 0; else only ranks count
+  negative saliency    refused by measures that have no meaning then; else ranks or signs count
+  an empty mask        NaN for measures of where saliency lies, as nothing can be said
   NaN from the model   the results that use that probability are NaN
 """
 

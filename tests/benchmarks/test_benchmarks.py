@@ -100,3 +100,46 @@ def test_results_say_where_they_come_from():
 
 def test_device_name_is_a_folder_name():
     assert re.fullmatch(r"[a-z0-9-]+", machine.device_name())
+
+
+def test_the_comparison_with_quantus_is_of_equal_work():
+    """As many pictures, to one: ours scores the whole image too."""
+    quantus = pytest.importorskip("quantus")
+    from gag_fast.classifier import Classifier
+    from gag_fast.metrics import evaluate
+    from tests.scoring.scoring_models import SmallNet, batch
+
+    images, maps, targets = batch(1)
+    shown = []
+
+    class Counted(SmallNet):
+        def forward(self, x):
+            shown.append(len(x))
+            return super().forward(x)
+
+    module = Counted().eval()
+    values = 72  # of 3 x 576
+    pictures = 3 * 576 // values
+    clf = Classifier.from_callable(SmallNet().eval(), num_classes=5, mean=(0.5,), std=(0.25,))
+    ours = evaluate(
+        clf,
+        images,
+        maps,
+        targets,
+        "dauc",
+        gag_fast.preset("rise", step_unit="count", step=pictures),
+    )
+    metric = quantus.PixelFlipping(
+        features_in_step=values,
+        disable_warnings=True,
+        normalise=False,
+        perturb_baseline="black",
+    )
+    theirs = metric(
+        model=module,
+        x_batch=images.numpy(),
+        y_batch=targets.numpy(),
+        a_batch=maps[:, None].numpy(),
+        device="cpu",
+    )
+    assert sum(shown) == len(theirs[0]) == pictures == ours.forwards - 1
