@@ -56,6 +56,8 @@ def as_gradient(value: Any, name: str) -> Tensor:
         TypeError: not a tensor or array, or not of a floating dtype the operators know.
         ValueError: an empty axis, or a device other than CPU and CUDA.
     """
+    if isinstance(value, np.ma.MaskedArray):
+        raise InputTypeError(f"{name} is a masked array: its mask would be lost; fill it first")
     if isinstance(value, np.ndarray):
         value = from_array(value, name)
     if not isinstance(value, Tensor):
@@ -64,6 +66,8 @@ def as_gradient(value: Any, name: str) -> Tensor:
         )
     if value.dtype not in DTYPES:
         raise InputTypeError(f"{name} must be {_DTYPE_NAMES}, got {describe(value)}")
+    if value.is_nested or type(value).__name__ == "MaskedTensor":
+        raise InputTypeError(f"{name} must be a dense tensor, got a {type(value).__name__}")
     if value.layout != torch.strided:
         raise InputTypeError(f"{name} must be a dense tensor, got layout {value.layout}")
     if not (value.is_cpu or value.is_cuda):

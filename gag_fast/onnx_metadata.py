@@ -57,7 +57,7 @@ def decode(
         return _decoded(props, num_classes)
     except KeyError as error:
         raise ClassifierError(f"{source}: the metadata lacks {error}") from None
-    except (TypeError, json.JSONDecodeError) as error:
+    except (TypeError, OverflowError, RecursionError, json.JSONDecodeError) as error:
         raise ClassifierError(f"{source}: the metadata cannot be read: {error}") from None
     except ValueError as error:  # worded by this package
         raise ClassifierError(f"{source}: {error}") from None
@@ -65,7 +65,9 @@ def decode(
 
 def _decoded(props: Mapping[str, str], num_classes: int) -> tuple[ModelSpec, str]:
     values: dict[str, Any] = {
-        k: props[k] if k in _WORDS else json.loads(props[k]) for k in props if k in _KEYS
+        k: props[k] if k in _WORDS else json.loads(props[k], parse_constant=_no_number)
+        for k in props
+        if k in _KEYS
     }
     if values["gag_fast.format"] != FORMAT:
         raise ValueError(
@@ -80,7 +82,12 @@ def _decoded(props: Mapping[str, str], num_classes: int) -> tuple[ModelSpec, str
         std=tuple(values["std"]),
         interpolation=values["interpolation"],
     )
-    labels = None if values["labels"] is None else tuple(map(str, values["labels"]))
+    given = values["labels"]
+    if given is not None and not (
+        isinstance(given, list) and all(isinstance(label, str) for label in given)
+    ):
+        raise TypeError(f"labels must be a list of names, got {json.dumps(given)[:40]}")
+    labels = None if given is None else tuple(given)
     if values["score"] not in SCORES:
         raise ValueError(f"score must be one of {', '.join(SCORES)}, got {values['score']!r}")
     if labels is not None and len(labels) != num_classes:
@@ -94,6 +101,10 @@ def _decoded(props: Mapping[str, str], num_classes: int) -> tuple[ModelSpec, str
         values["weights_sha256"],
     )
     return spec, values["score"]
+
+
+def _no_number(text: str) -> float:
+    raise ValueError(f"{text} in the metadata is no number")
 
 
 _WORDS = frozenset({"name", "interpolation", "score", "weights", "weights_sha256"})

@@ -88,6 +88,8 @@ class Explanation:
         object.__setattr__(self, "reverse", _shares(self.reverse))
         if isinstance(self.seed, bool) or not isinstance(self.seed, int):
             raise TypeError(f"seed must be an integer, got {describe(self.seed)}")
+        if not -(2**63) <= self.seed < 2**63:
+            raise ValueError(f"seed must have 64 bits, from -2^63 to 2^63 - 1, got {self.seed}")
         for name, known in (("noise_range", RANGES), ("score", SCORES)):
             value = getattr(self, name)
             if value is not None and value not in known:

@@ -31,7 +31,9 @@ def cache_file() -> Path:
 def remembered(key: str) -> int | None:
     """The batch size kept under a key, if any."""
     value = _read().get(key)
-    return value if isinstance(value, int) and value > 0 else None
+    # What was measured is one of these; anything else was not written by this package.
+    known = (*CPU_CANDIDATES, *GPU_CANDIDATES)
+    return value if type(value) is int and value in known else None
 
 
 def remember(key: str, batch: int) -> None:
@@ -46,7 +48,7 @@ def remember(key: str, batch: int) -> None:
 def _read() -> dict[str, object]:
     try:
         values = json.loads(cache_file().read_text())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return values if isinstance(values, dict) else {}
 

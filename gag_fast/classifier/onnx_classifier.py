@@ -165,7 +165,14 @@ class Classifier:
     def _metadata(self, facts: Facts) -> tuple[ModelSpec, str] | None:
         if facts.classes is None:
             return None
-        return onnx_metadata.decode(facts.metadata, max(2, facts.classes), str(self.path))
+        found = onnx_metadata.decode(facts.metadata, max(2, facts.classes), str(self.path))
+        if found is not None and len(found[0].preprocessing.mean) not in (1, facts.channels):
+            values = len(found[0].preprocessing.mean)
+            if facts.channels is not None:
+                raise ClassifierError(
+                    f"{self.path}: {values} values of mean and std for {facts.channels} channels"
+                )
+        return found
 
     @classmethod
     def from_torch(

@@ -6,8 +6,9 @@ import contextlib
 import functools
 import hashlib
 import logging
+import math
 import platform
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,10 @@ from gag_fast.classifier.sessions import CpuSession, CudaSession, run_once
 from gag_fast.models import ModelSpec
 
 log = logging.getLogger("gag_fast")
+
+MAX_VALUES = 1 << 30
+"""Of one batch of images, 4 GiB: what a file may ask to be allocated."""
+MAX_CLASSES = 1 << 22
 
 
 @contextlib.contextmanager
@@ -299,6 +304,7 @@ def _facts(session: Any, name: str) -> Facts:
     given, out = session.get_inputs()[0], session.get_outputs()[0]
     batch, channels, height, width = (d if isinstance(d, int) else None for d in given.shape)
     size = None if height is None or width is None else (height, width)
+    _check_bounds(given.shape, out.shape, name)
     classes = out.shape[1] if len(out.shape) == 2 and isinstance(out.shape[1], int) else None
     if classes is None:
         # The file does not say: one image does.
@@ -315,7 +321,18 @@ def _facts(session: Any, name: str) -> Facts:
                 f"{x.shape[0]}"
             )
         classes = scores.shape[1]
+        _check_bounds(given.shape, (None, classes), name)
     return Facts(channels, size, classes, batch, dict(session.get_modelmeta().custom_metadata_map))
+
+
+def _check_bounds(taken: Sequence[object], given: Sequence[object], name: str) -> None:
+    """Refuses sizes that no classifier has, before memory is asked for by them."""
+    fixed = [d for d in taken if isinstance(d, int)]
+    if any(d < 1 for d in fixed) or math.prod(fixed) > MAX_VALUES:
+        raise ClassifierError(f"{name} takes images {list(taken)}: no batch of that shape can be")
+    classes = [d for d in given[1:] if isinstance(d, int)]
+    if any(not 0 < d <= MAX_CLASSES for d in classes):
+        raise ClassifierError(f"{name} gives scores {list(given)}: no classifier has such classes")
 
 
 def as_float16(model: str | bytes, name: str) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -11,6 +12,9 @@ import torch
 from torch import nn
 
 from gag_fast._errors import GagFastError
+
+MAX_SIZE = 9_000
+"""Of an input's side in pixels; its square is the most that a picture may have."""
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -48,8 +52,10 @@ class Preprocessing:
             object.__setattr__(self, name, tuple(float(v) for v in getattr(self, name)))
         if self.resize == 0:
             object.__setattr__(self, "resize", 256 if self.size == 224 else self.size)
-        if self.size < 1 or self.resize < 1:
-            raise ModelError(f"sizes must be positive, got size={self.size}, resize={self.resize}")
+        if self.size < 1 or self.resize < 1 or max(self.size, self.resize) > MAX_SIZE:
+            raise ModelError(
+                f"sizes must be from 1 to {MAX_SIZE}, got size={self.size}, resize={self.resize}"
+            )
         if self.crop and self.resize < self.size:
             raise ModelError(f"cannot crop {self.size} pixels from {self.resize}")
         if not self.mean or len(self.mean) != len(self.std):
@@ -58,6 +64,8 @@ class Preprocessing:
             )
         if any(s <= 0 for s in self.std):
             raise ModelError(f"std must be positive, got {self.std}")
+        if not all(map(math.isfinite, (*self.mean, *self.std))):
+            raise ModelError(f"mean and std must be finite, got {self.mean}, {self.std}")
         if self.interpolation not in INTERPOLATIONS:
             raise ModelError(
                 f"interpolation must be one of {', '.join(INTERPOLATIONS)}, "

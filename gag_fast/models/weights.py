@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -18,6 +19,12 @@ def read_state(path: Path) -> dict[str, torch.Tensor]:
         raise ModelError(f"weights must be default, none or a file; there is no file {path}")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        # torch's own words tell how to run what is in the file; that is no advice for here.
+        raise ModelError(
+            f"{path} cannot be read as weights: it holds more than tensors, or is damaged; save "
+            "the module's state_dict() alone"
+        ) from None
     except Exception as error:  # torch raises many kinds; the first line has the reason
         raise ModelError(f"{path} cannot be read as weights: {first_line(error)}") from None
     for key in ("state_dict", "model"):
@@ -27,12 +34,35 @@ def read_state(path: Path) -> dict[str, torch.Tensor]:
         isinstance(k, str) and isinstance(v, torch.Tensor) for k, v in content.items()
     ):
         raise ModelError(f"{path} holds a {type(content).__name__}, not a state dict of tensors")
+    for key, value in content.items():
+        if (reason := _odd(value)) is not None:
+            raise ModelError(f"{path}: {key} is {reason}, not a plain tensor with its values")
     return {key.removeprefix("module."): value for key, value in content.items()}
+
+
+def _odd(value: torch.Tensor) -> str | None:
+    """What keeps a stored tensor from being plain numbers, None for a plain one.
+
+    One number repeated by a stride of 0 is a few bytes in a file and gigabytes as a layer.
+    """
+    if value.is_nested:
+        return "nested"
+    if value.layout != torch.strided:
+        return f"of layout {str(value.layout).removeprefix('torch.')}"
+    if value.is_meta:
+        return "without values (meta)"
+    if value.is_quantized:
+        return "quantized"
+    if value.numel() * value.element_size() > value.untyped_storage().nbytes():
+        return f"a view of shape {tuple(value.shape)} that repeats fewer values"
+    return None
 
 
 def classes_in(state: Mapping[str, torch.Tensor] | None, head: str, default: int) -> int:
     """The number of classes a state dict was made for."""
-    return default if state is None or head not in state else int(state[head].shape[0])
+    if state is None or head not in state or state[head].dim() == 0:
+        return default
+    return int(state[head].shape[0])
 
 
 def fill_state(module: nn.Module, state: Mapping[str, torch.Tensor], path: str) -> None:
