@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 NATIVE := $(wildcard csrc/*.* csrc/*/*.*) CMakeLists.txt setup.py pyproject.toml
 
-.PHONY: help demo test test-slow build sanitize bench bench-check lint format sdist wheel wheels clean
+.PHONY: help demo test test-slow fuzz soak test-oldest audit licences build sanitize bench bench-check lint format sdist wheel wheels clean
 .DEFAULT_GOAL := help
 
 help:            ## this list
@@ -36,6 +36,27 @@ test: $(VENV)/.installed   ## the tests (add ARGS="-k noise")
 
 test-slow: $(VENV)/.installed  ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow $(ARGS)
+
+fuzz: $(VENV)/.installed   ## the fuzzers at length: 20,000 operator calls, some thousand files
+	GAG_FAST_FUZZ=1 $(BIN)/python -m pytest tests/fuzz -m "slow or not slow" $(ARGS)
+
+soak: $(VENV)/.installed   ## 2,000 images: nothing grows, 25 ends at random moments
+	$(BIN)/python -m pytest tests/runs/test_soak.py -m slow -s $(ARGS)
+
+OLDEST ?= .venv-oldest
+test-oldest:     ## the tests with the oldest versions that pyproject.toml allows, in .venv-oldest
+	$(PYTHON) -m venv $(OLDEST)
+	$(OLDEST)/bin/python -m pip install --quiet -c tests/oldest.txt $(BUILD_REQUIRES)
+	PATH="$(abspath $(OLDEST)/bin):$$PATH" $(OLDEST)/bin/python -m pip install --quiet -c tests/oldest.txt \
+	  --no-build-isolation --editable ".[demo,test]"
+	$(OLDEST)/bin/python -m pytest $(ARGS)
+
+audit: $(VENV)/.installed  ## known holes of the packages that are installed
+	$(BIN)/python -m pip install --quiet pip-audit
+	$(BIN)/python -m pip_audit --skip-editable
+
+licences: $(VENV)/.installed  ## the licence of every package that is needed
+	$(BIN)/python .ci/licences.py
 
 sanitize: $(VENV)/.installed   ## operator tests under AddressSanitizer and UBSan
 	PATH="$(abspath $(BIN)):$$PATH" bash tests/sanitize.sh
