@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-
 from gag_fast._errors import GagFastError
 
 
@@ -13,8 +11,10 @@ def require_onnxruntime() -> None:
     Raises:
         GagFastError: saying how to install it.
     """
-    if importlib.util.find_spec("onnxruntime") is None:
+    try:
+        import onnxruntime  # noqa: F401
+    except ModuleNotFoundError:
         raise GagFastError(
             "ONNX Runtime is not installed, which runs and checks .onnx files; "
             "pip install 'gag-fast[gpu]' for NVIDIA cards and processors, or 'gag-fast[cpu]'"
-        )
+        ) from None

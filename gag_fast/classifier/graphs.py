@@ -11,6 +11,7 @@ from torch import Tensor
 
 from gag_fast.classifier.lanes import LanePool
 from gag_fast.classifier.opening import Session
+from gag_fast.classifier.sessions import run_options
 
 _KINDS = {torch.float32: np.float32, torch.int64: np.int64}
 
@@ -32,16 +33,11 @@ class GraphLane:
         outputs: Mapping[str, Tensor],
         single: frozenset[str] = frozenset(),
     ) -> None:
-        import onnxruntime
-
         self.inputs, self.outputs = inputs, outputs
         self._session, self._single = session, single
         self._binding = session.io_binding()
         self._rows = 0
-        self._options = onnxruntime.RunOptions()
-        if next(iter(inputs.values())).device.type == "cuda":
-            # All is queued on one stream: see CudaSession.
-            self._options.add_run_config_entry("disable_synchronize_execution_providers", "1")
+        self._options: Any = None
 
     def run(self, rows: int) -> None:
         """Computes the first rows of the outputs from the first rows of the inputs."""
@@ -51,6 +47,8 @@ class GraphLane:
             for name, buffer in self.outputs.items():
                 self._bind(self._binding.bind_output, name, buffer, rows)
             self._rows = rows
+            # Anew with each binding: see `run_options`.
+            self._options = run_options(self._session, next(iter(self.inputs.values())).device)
         self._session.run_with_iobinding(self._binding, self._options)
 
     def _bind(self, bind: Callable[..., None], name: str, buffer: Tensor, rows: int) -> None:
@@ -79,7 +77,9 @@ class GraphDriver:
             return
         outer = torch.cuda.current_stream(self.device)
         self._stream.wait_stream(outer)
-        with torch.cuda.stream(self._stream), torch.inference_mode():
-            for job in range(jobs):
-                work(lanes[0], job)
-        outer.wait_stream(self._stream)
+        try:
+            with torch.cuda.stream(self._stream), torch.inference_mode():
+                for job in range(jobs):
+                    work(lanes[0], job)
+        finally:  # after an error too: what is queued still uses memory the caller may free
+            outer.wait_stream(self._stream)

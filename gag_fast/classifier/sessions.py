@@ -58,17 +58,11 @@ class CudaSession(Backend):
         self.session, self.classes, self.stream = session, classes, stream
         self.device = stream.device
         self._beside: torch.cuda.Stream | None = None
-        self._graphs = itertools.count(1) if captures(session) else None
 
     def open(self, batch: int, shape: Shape) -> list[Lane]:
-        """One lane, always run at its full batch: cuDNN plans, and a graph is captured, once.
-
-        ONNX Runtime replays a captured graph on the addresses that it was captured with, so every
-        lane has a graph of its own. That of a lane that is gone is never replayed again.
-        """
-        graph = None if self._graphs is None else next(self._graphs)
+        """One lane, always run at its full batch: cuDNN plans, and a graph is captured, once."""
         with self.on_queue():
-            return [_BoundLane(self.session, batch, shape, self.classes, self.device, True, graph)]
+            return [_BoundLane(self.session, batch, shape, self.classes, self.device, True)]
 
     def on_queue(self) -> contextlib.AbstractContextManager[object]:
         """The stream of the forward passes."""
@@ -114,6 +108,26 @@ def captures(session: Any) -> bool:
     return any(str(value).lower() in ("1", "true") for value in given)
 
 
+_GRAPHS = itertools.count(1)
+
+
+def run_options(session: Any, device: torch.device) -> Any:
+    """RunOptions for forward passes over one set of buffers.
+
+    ONNX Runtime replays a captured graph on the addresses that it was captured with, so every set
+    of buffers has a graph of its own. That of buffers which are gone is never replayed again.
+    """
+    import onnxruntime
+
+    options = onnxruntime.RunOptions()
+    if device.type == "cuda":
+        # The next batch is queued behind this one on the same stream: no need to wait for it.
+        options.add_run_config_entry("disable_synchronize_execution_providers", "1")
+    if captures(session):
+        options.add_run_config_entry("gpu_graph_id", str(next(_GRAPHS)))
+    return options
+
+
 def uncaptured() -> Any:
     """RunOptions of a forward pass that is not captured, whatever the session's options say."""
     import onnxruntime
@@ -134,21 +148,13 @@ class _BoundLane(Lane):
         classes: int,
         device: torch.device,
         whole: bool,
-        graph: int | None = None,
     ) -> None:
-        import onnxruntime
-
         super().__init__(batch, shape, device)
         self.session, self.whole, self.shape = session, whole, shape
         self.scores = torch.empty(batch, classes, device=device)
         self.bound_rows = 0
         self.binding = session.io_binding()
-        self.options = onnxruntime.RunOptions()
-        if device.type == "cuda":
-            # The next batch is queued behind this one on the same stream: no need to wait for it.
-            self.options.add_run_config_entry("disable_synchronize_execution_providers", "1")
-        if graph is not None:
-            self.options.add_run_config_entry("gpu_graph_id", str(graph))
+        self.options = run_options(session, device)
 
     def run(self, rows: int) -> Tensor:
         """Raw scores of the first rows; the whole batch is computed where its size is fixed."""

@@ -9,6 +9,7 @@ import torch
 import gag_fast
 from gag_fast.classifier import batch_size, sessions
 from gag_fast.classifier.ahead import prepared_ahead, uploaded
+from gag_fast.classifier.graphs import GraphLane
 from gag_fast.classifier.lanes import Backend, Lane
 from gag_fast.metrics import evaluation
 from tests.scoring.scoring_models import batch
@@ -113,7 +114,8 @@ def run(backend, lanes, jobs=2):
 def test_the_mock_knows_what_a_graph_id_is_for(machine):
     backend = cuda_session(machine)
     session, shape = backend.session, (3, 8, 8)
-    first, second = (sessions._BoundLane(session, b, shape, 5, CPU, True, 7) for b in (2, 4))
+    first, second = (sessions._BoundLane(session, b, shape, 5, CPU, True) for b in (2, 4))
+    second.options = first.options
     first.run(2)
     with pytest.raises(AssertionError, match="freed buffers"):
         second.run(4)
@@ -127,6 +129,19 @@ def test_every_lane_has_a_graph_of_its_own(machine, monkeypatch):
     run(backend, backend.open(8, (3, 16, 16)))
     assert len(backend.session.captured) >= len(batch_size.CPU_CANDIDATES[:3]) + 2
     assert "-1" not in backend.session.captured
+
+
+def test_a_graph_with_several_inputs_has_one_too_and_a_new_one_for_other_rows(machine):
+    backend = cuda_session(machine)
+    lanes = [
+        GraphLane(backend.session, {"images": torch.zeros(4, 2)}, {"scores": torch.zeros(4, 3)})
+        for _ in range(2)
+    ]
+    for lane in lanes:
+        lane.run(4)
+        lane.run(2)
+        lane.run(2)
+    assert len(backend.session.captured) == 2 * len(lanes)
 
 
 @pytest.mark.parametrize("name", ["enable_cuda_graph", "trt_cuda_graph_enable"])
