@@ -201,6 +201,8 @@ def open_on(
     require_onnxruntime()
     if providers is not None:
         chosen = provider_list(providers)
+        if (reason := why_not(chosen[0][0])) is not None:
+            raise ClassifierError(f"{chosen[0][0]} was asked for but cannot run: {reason}")
     elif (reason := why_not(CUDA)) is None:
         chosen = [(CUDA, {})]
     else:
@@ -256,9 +258,6 @@ def _open(
     import onnxruntime
 
     first, given = chosen[0]
-    reason = why_not(first)
-    if reason is not None:
-        raise ClassifierError(f"{first} was asked for but cannot run: {reason}")
     stream, where = None, processor()
     if first == OPENVINO:
         session = open_openvino(model, path.name, threads, options["precision"], given)
