@@ -28,8 +28,8 @@ _SUM = 2e-3
 """How far the sum of a row of probabilities may be from 1, with room for half precision."""
 
 
-def scores_of(output: Any, count: int) -> Tensor:
-    """The scores `[count, K]` in whatever a model returned for `count` images.
+def scores_of(output: Any, count: int | None) -> Tensor:
+    """The scores `[count, K]` in whatever a model returned for `count` images (None: not checked).
 
     Taken are a tensor `[count, K]` or `[count]` (one output), an object with `.logits`, a mapping
     with "logits", and a tuple or list whose first member is one of these: auxiliary heads, features
@@ -39,10 +39,11 @@ def scores_of(output: Any, count: int) -> Tensor:
         ClassifierError: naming what was returned and what to write instead.
     """
     found = _tensor_in(output)
-    if found is not None and found.dim() == 1 and len(found) == count:
-        return found[:, None]
-    if found is not None and found.dim() == 2 and len(found) == count and found.shape[1]:
-        return found
+    if found is not None and (count is None or len(found) == count):
+        if found.dim() == 1:
+            return found[:, None]
+        if found.dim() == 2 and found.shape[1]:
+            return found
     got = describe(output) if found is None else list(found.shape)
     raise ClassifierError(
         f"the classifier must give [B, K], got {got} for a batch of {count}; wrap it in a module "

@@ -105,7 +105,7 @@ def _look(engine: GradientEngine, image: Tensor) -> _Seen:
             seen.norms.append(name)
 
     with _watching(engine.module, note), torch.no_grad():
-        engine.forward(image, plain=True)
+        engine.forward(image.to(engine.dtype or image.dtype), plain=True)
     seen.share = spatial[0] / max(order[0], 1)
     return seen
 
@@ -204,7 +204,7 @@ def _features(
 
     with torch.inference_mode(False), torch.enable_grad():
         # The weights are frozen: only through the images does autograd reach the layer.
-        x = images.detach().clone().requires_grad_()
+        x = images.detach().to(engine.dtype or images.dtype, copy=True).requires_grad_()
         with _watching(engine.module, note):
             logits = engine.forward(x, plain=True)
         if len(outputs) != 1 or not isinstance(outputs[0], Tensor) or outputs[0].dim() < 3:

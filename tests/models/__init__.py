@@ -1,0 +1,1 @@
+"""Whatever model: the right answer or a clear no."""
