@@ -88,6 +88,7 @@ def _fold_sequence(grads: Any) -> GradientStats:
         )
     if not grads:
         raise ValueError("grads must hold at least one gradient, got an empty sequence")
+    grads = [_alone(grad) for grad in grads]
     first = grads[0]
     for i, grad in enumerate(grads):
         if not isinstance(grad, (Tensor, np.ndarray)):
@@ -117,6 +118,11 @@ def _fold_sequence(grads: Any) -> GradientStats:
         sample, batched = as_sample(grad, f"grads[{i}]")
         stats._fold(sample.unsqueeze(1), batched, isinstance(grad, np.ndarray))
     return stats
+
+
+def _alone(grad: Any) -> Any:
+    """A gradient out of the tuple of one that `torch.autograd.grad` returns it in."""
+    return grad[0] if isinstance(grad, tuple) and len(grad) == 1 else grad
 
 
 def _hand_back(result: Tensor, single: bool, batched: bool, numpy: bool) -> Any:
@@ -220,7 +226,8 @@ class GradientStats:
         """Takes in one more sample.
 
         Args:
-            grad: `[C,H,W]` or `[B,C,H,W]`, tensor or NumPy array; shape, device and accumulator
+            grad: `[C,H,W]` or `[B,C,H,W]`, tensor or NumPy array, or a tuple of one such (as
+                `torch.autograd.grad` returns it); shape, device and accumulator
                 (float64 or not) as the samples before it. Its memory may be reused afterwards.
 
         Raises:
@@ -233,6 +240,7 @@ class GradientStats:
                 sample = grad.detach() if self._batched else grad.detach().unsqueeze(0)
                 self._take_in(self._state, sample.unsqueeze(1))
                 return
+            grad = _alone(grad)
             sample, batched = as_sample(grad)
             self._fold(sample.unsqueeze(1), batched, isinstance(grad, np.ndarray))
             self._checked = _kind(grad) if type(grad) is Tensor else None

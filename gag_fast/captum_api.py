@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import wraps
 from typing import Any
 
+import numpy as np
+import torch
 from torch import Tensor, nn
 
 from gag_fast._inputs import describe
@@ -40,15 +42,34 @@ def _wrappable(method: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class _Bound(nn.Module):
-    """A forward function with its further arguments, as a module of one input."""
+    """A forward function with its further arguments, as a module of one input and flat outputs.
+
+    Args:
+        forward_func: from images and the arguments to outputs `[N,K]` or `[N,d1,d2,...]`.
+        arguments: passed on; of a tensor `[1,...]` a copy for each image.
+    """
 
     def __init__(self, forward_func: Callable[..., Tensor], arguments: tuple[Any, ...]) -> None:
         super().__init__()
         self.forward_func = forward_func  # registered as a part where it is a module
         self.arguments = arguments
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.forward_func(x, *self.arguments)
+    def outputs(self, x: Tensor) -> Any:
+        """What the function returns."""
+        given = (
+            argument.expand(len(x), *argument.shape[1:]) if _of_examples(argument) else argument
+            for argument in self.arguments
+        )
+        return self.forward_func(x, *given)
+
+    def forward(self, x: Tensor) -> Any:
+        found = self.outputs(x)
+        return found.flatten(1) if isinstance(found, Tensor) and found.dim() > 2 else found
+
+
+def _of_examples(argument: Any) -> bool:
+    """Whether an argument has an entry for each example, as Captum sees every tensor."""
+    return isinstance(argument, Tensor) and argument.dim() > 0
 
 
 class GuidedAbsGrad(_Attribution):
@@ -82,10 +103,12 @@ class GuidedAbsGrad(_Attribution):
 
         Args:
             inputs: `[B,C,H,W]`, or a tuple of that one tensor.
-            target: class, or one for each example (a list or a tensor `[B]`); None: the predicted
-                class, where Captum would take the output as it is.
-            additional_forward_args: passed on to the model after the images; no tensors, since what
-                to do with them when samples are folded into the batch cannot be known.
+            target: class, or one for each example (a list or a tensor `[B]`); for outputs
+                `[N,d1,d2,...]` a tuple of indexes, or a list of a tuple for each example. None: the
+                predicted class, where Captum would take the output as it is.
+            additional_forward_args: passed on to the model after the images, each noisy copy with
+                its example's entry of the tensors `[B,...]` among them. With such tensors the
+                examples are explained one after another.
             n_samples: noisy copies of each example.
             stdevs: standard deviation of the noise in the inputs' unit, as in Captum's NoiseTunnel;
                 None: 0.15 of each example's own range, as in the paper.
@@ -107,30 +130,71 @@ class GuidedAbsGrad(_Attribution):
             stdevs = stdevs[0]
         if n_samples_batch_size is not None and n_samples_batch_size < 1:
             raise ValueError(f"n_samples_batch_size must be positive, got {n_samples_batch_size}")
-        batch = None if n_samples_batch_size is None else n_samples_batch_size * len(images)
-        attributions = explain(
-            self._module(additional_forward_args),
-            images,
-            target,
-            method="guided_absgrad",
-            n=n_samples,
-            stdevs=stdevs,
-            p=percentile,
-            seed=seed,
-            batch_size=batch,
-            channels="keep",
-        )
-        attributions = attributions.to(images.dtype)
+        parts = []
+        for rows, module in self._modules(images, additional_forward_args):
+            some = images[rows]
+            batch = None if n_samples_batch_size is None else n_samples_batch_size * len(some)
+            parts.append(
+                explain(
+                    module,
+                    some,
+                    _classes(_target_of(target, rows, len(images)), module, some),
+                    method="guided_absgrad",
+                    n=n_samples,
+                    stdevs=stdevs,
+                    p=percentile,
+                    seed=seed,
+                    batch_size=batch,
+                    channels="keep",
+                )
+            )
+        attributions = torch.cat(parts).to(images.dtype)
         return (attributions,) if isinstance(inputs, tuple) else attributions
 
-    def _module(self, arguments: Any) -> nn.Module:
-        if arguments is None and isinstance(self.forward_func, nn.Module):
-            return self.forward_func
+    def _modules(self, images: Tensor, arguments: Any) -> Iterator[tuple[slice, nn.Module]]:
+        """Which examples go together, and the module of one input that explains them."""
         if arguments is None:
             arguments = ()
         elif not isinstance(arguments, tuple):
             arguments = (arguments,)
+        count = len(images)
         for argument in arguments:
-            if isinstance(argument, Tensor):
-                raise TypeError(f"additional_forward_args cannot hold {describe(argument)}")
-        return _Bound(self.forward_func, arguments)
+            if _of_examples(argument) and len(argument) != count:
+                raise ValueError(
+                    f"tensors among additional_forward_args must have an entry for each of {count} "
+                    f"examples, got {describe(argument)}; bind a constant into forward_func"
+                )
+        if not any(map(_of_examples, arguments)):
+            yield slice(0, count), _Bound(self.forward_func, arguments)
+            return
+        for i in range(count):
+            own = tuple(a.detach()[i : i + 1] if _of_examples(a) else a for a in arguments)
+            yield slice(i, i + 1), _Bound(self.forward_func, own)
+
+
+def _target_of(target: Any, rows: slice, count: int) -> Any:
+    """The targets of some of the examples."""
+    if isinstance(target, list) and len(target) == count:
+        return target[rows]
+    if isinstance(target, Tensor) and target.dim() == 1 and len(target) == count:
+        return target[rows]
+    return target
+
+
+def _classes(target: Any, module: nn.Module, images: Tensor) -> Any:
+    """Targets as classes of the flat outputs: those that are tuples of indexes are raveled."""
+    tuples = [target] if isinstance(target, tuple) else target
+    if not (isinstance(tuples, list) and any(isinstance(one, tuple) for one in tuples)):
+        return target
+    with torch.no_grad():
+        shape = tuple(module.outputs(images[:1]).shape[1:])  # type: ignore[operator]
+    found = []
+    for one in tuples:
+        indexes = one if isinstance(one, tuple) else (one,)
+        fits = len(indexes) == len(shape) and all(
+            isinstance(i, (int, np.integer)) and 0 <= i < size for i, size in zip(indexes, shape)
+        )
+        if not fits:
+            raise ValueError(f"target {one!r} is no index of the outputs {['N', *shape]}")
+        found.append(int(np.ravel_multi_index(indexes, shape)))
+    return found[0] if isinstance(target, tuple) else found

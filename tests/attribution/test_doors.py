@@ -1,6 +1,7 @@
 """The doors for users of Captum and of Quantus, tried with the real libraries."""
 
 import sys
+from functools import partial
 
 import numpy as np
 import pytest
@@ -57,6 +58,63 @@ def test_a_plain_function_with_arguments(model, trio):
     expected = gag_fast.GuidedAbsGrad(model).attribute(trio, target=1, n_samples=3, percentile=0.0)
     torch.testing.assert_close(found, 2 * expected, rtol=1e-4, atol=1e-7)
     assert all(p.requires_grad and p.grad is None for p in model.parameters())
+
+
+class Scaled(torch.nn.Module):
+    """Outputs `[N,2,K]`: the model's at two scales, each image's own."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, x, scales, shift):
+        logits = self.model(x)
+        return torch.stack([logits * scales[:, :1], logits * scales[:, 1:] + shift], 1)
+
+
+def test_tensors_among_the_arguments_go_with_their_examples(model, trio):
+    scales = torch.tensor([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])
+    how = {"n_samples": 3, "percentile": 0.0}
+    found = gag_fast.GuidedAbsGrad(Scaled(model)).attribute(
+        trio, target=[(0, 1), (1, 2), (1, 3)], additional_forward_args=(scales, 0.5), **how
+    )
+    plain = gag_fast.GuidedAbsGrad(model).attribute(trio, target=[1, 2, 3], **how)
+    factors = torch.tensor([1.0, 4.0, 6.0])[:, None, None, None]
+    torch.testing.assert_close(found, plain * factors, rtol=1e-4, atol=1e-7)
+    one = gag_fast.GuidedAbsGrad(Scaled(model)).attribute(
+        trio, target=(1, 2), additional_forward_args=(scales, 0.5), **how
+    )
+    torch.testing.assert_close(one[1], found[1], rtol=1e-4, atol=1e-7)
+    with pytest.raises(ValueError, match=r"an entry for each of 3 examples, got a torch\.float32"):
+        gag_fast.GuidedAbsGrad(Scaled(model)).attribute(
+            trio, target=(1, 2), additional_forward_args=(scales[:2], 0.5)
+        )
+    with pytest.raises(ValueError, match=r"target \(2, 1\) is no index of the outputs"):
+        gag_fast.GuidedAbsGrad(Scaled(model)).attribute(
+            trio, target=(2, 1), additional_forward_args=(scales, 0.5)
+        )
+
+
+def test_a_list_of_tuples_is_a_list_of_classes(model, trio):
+    method = gag_fast.GuidedAbsGrad(model)
+    found = method.attribute(trio, target=[(1,), (2,), (3,)], n_samples=3)
+    assert torch.equal(found, method.attribute(trio, target=[1, 2, 3], n_samples=3))
+
+
+def test_gradients_in_the_one_tuples_of_autograd(model, trio):
+    def gradient(x):
+        x = x.clone().requires_grad_()
+        return torch.autograd.grad(model(x)[:, 1].sum(), x)  # a tuple of one
+
+    grads = [gradient(trio + 0.1 * i) for i in range(4)]
+    found = gag_fast.guided_absgrad(grads, p=40)
+    assert torch.equal(found, gag_fast.guided_absgrad([g for (g,) in grads], p=40))
+    stats = gag_fast.GradientStats()
+    for grad in grads:
+        stats.update(grad)
+    assert torch.equal(stats.guided_absgrad(p=40), found)
+    with pytest.raises(TypeError, match="got a tuple"):
+        stats.update(grads[0] * 2)
 
 
 def test_it_is_an_attribution_to_captum(model, trio):
@@ -123,3 +181,30 @@ def test_a_quantus_metric_runs(trio):
     )
     assert len(scores) == 3
     assert np.isfinite(np.array(scores)).all()
+
+
+def test_the_keys_of_quantus_evaluate_need_not_be_our_names(trio):
+    quantus = pytest.importorskip("quantus", reason="Quantus is not installed")
+    model = shaken(ModuleReluNet)
+    common = {"x_batch": trio.numpy(), "y_batch": np.array([1, 2, 3])}
+    metric = quantus.MaxSensitivity(nr_samples=2, disable_warnings=True, return_aggregate=False)
+    found = quantus.evaluate(
+        metrics={"sensitivity": metric},
+        xai_methods={"mine": partial(explain_func, gag_method="absgrad"), "absgrad": explain_func},
+        model=model,
+        explain_func_kwargs={"n": 3},
+        call_kwargs={"once": {"device": "cpu"}},
+        agg_func=lambda scores: scores,
+        verbose=False,
+        **common,
+    )
+    assert np.isfinite(found["mine"]["sensitivity"]).all()
+    assert len(found["mine"]["sensitivity"]) == 3
+    same = explain_func(model, method="mine", gag_method="absgrad", n=3, **_inputs(common))
+    assert np.array_equal(same, explain_func(model, method="absgrad", n=3, **_inputs(common)))
+    with pytest.raises(ValueError, match=r"unknown method 'mine'.*partial\(explain_func, gag_met"):
+        explain_func(model, method="mine", **_inputs(common))
+
+
+def _inputs(common):
+    return {"inputs": common["x_batch"], "targets": common["y_batch"]}
