@@ -8,10 +8,7 @@ attributions.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import importlib
-import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +19,7 @@ from torch import Tensor
 
 from gag_fast._errors import GagFastError, first_line
 from gag_fast._inputs import as_numbers, describe
+from gag_fast._named import import_named
 from gag_fast.attribution.gradients import module_engine
 from gag_fast.attribution.source import GradientSource
 
@@ -39,7 +37,7 @@ def function_named(name: str) -> Function:
     Raises:
         GagFastError: it cannot be imported or is nothing that explains.
     """
-    found = _imported(name)
+    found = import_named(name, "method")
     if isinstance(found, type):
         if not callable(getattr(found, "attribute", None)):
             raise GagFastError(
@@ -54,26 +52,6 @@ def function_named(name: str) -> Function:
         return attribute
     if not callable(found):
         raise GagFastError(f"method {name!r} is a {type(found).__name__}, not a function")
-    return found
-
-
-def _imported(name: str) -> Any:
-    package, _, path = name.partition(":")
-    if not package or not path:
-        raise GagFastError(f"a method of your own is package.module:function, got {name!r}")
-    here = os.getcwd()
-    sys.path.insert(0, here)
-    try:
-        found: Any = importlib.import_module(package)
-        for part in path.split("."):
-            found = getattr(found, part)
-    except ImportError as error:
-        raise GagFastError(f"method {name!r}: cannot import {package!r}: {error}") from None
-    except AttributeError:
-        raise GagFastError(f"method {name!r}: {package} has no {path!r}") from None
-    finally:
-        with contextlib.suppress(ValueError):
-            sys.path.remove(here)
     return found
 
 

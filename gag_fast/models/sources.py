@@ -6,13 +6,9 @@ when one of its models is asked for.
 
 from __future__ import annotations
 
-import contextlib
-import importlib
 import json
 import logging
 import math
-import os
-import sys
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
@@ -23,6 +19,7 @@ import torch
 from torch import nn
 
 from gag_fast._errors import first_line
+from gag_fast._named import import_named
 from gag_fast.models.adapter import Exported
 from gag_fast.models.spec import (
     INTERPOLATIONS,
@@ -310,22 +307,7 @@ def _input_shape(program: Any) -> list[Any]:
 
 def by_function(name: str, weights: str) -> Built:
     """The module that a function of the user's own returns."""
-    package, _, function = name.partition(":")
-    if not package or not function:
-        raise ModelError(f"a function's name must be package.module:function, got {name!r}")
-    here = os.getcwd()
-    sys.path.insert(0, here)
-    try:
-        build: Any = importlib.import_module(package)
-        for part in function.split("."):
-            build = getattr(build, part)
-    except ImportError as error:
-        raise ModelError(f"{name}: cannot import {package!r}: {error}") from None
-    except AttributeError:
-        raise ModelError(f"{name}: {package} has no function {function!r}") from None
-    finally:
-        with contextlib.suppress(ValueError):
-            sys.path.remove(here)
+    build = import_named(name, "model", ModelError)
     if not callable(build):
         raise ModelError(f"{name} is a {type(build).__name__}, not a function")
     with seeded():

@@ -32,6 +32,7 @@ from gag_fast.runs import manifest
 from gag_fast.runs.chunks import chunk_size, cut
 from gag_fast.runs.deciding import Decider
 from gag_fast.runs.folder import RunError, RunFolder
+from gag_fast.runs.given import open_maps
 from gag_fast.runs.keeping import Keeper
 from gag_fast.runs.request import Request
 from gag_fast.runs.resume import Todo, find_todo
@@ -76,6 +77,7 @@ def opened(request: Request, quiet: bool = False) -> Iterator[Opened]:
     """
     if request.methods:
         check_fit(recipes_of(request.methods), request.explanation)
+    open_maps(request.maps)  # refuses those that are not there
     loaded = load_model(request.model, request.weights, score=request.score)
     spec = loaded[1]
     dataset, choice = _dataset(request, spec)

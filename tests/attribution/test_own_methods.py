@@ -68,7 +68,7 @@ def test_not_within_inference_mode_or_without_gradients(model):
     ("name", "error", "words"),
     [
         ("gone.module:f", ValueError, "cannot import 'gone.module'"),
-        (f"{HERE}:gone", ValueError, "has no 'gone'"),
+        (f"{HERE}:gone", ValueError, "has no function 'gone'"),
         (f"{HERE}:NUMBER", ValueError, "is a int, not a function"),
         (f"{HERE}:NoMethod", ValueError, r"a class without attribute\(images, target=...\)"),
         (":f", ValueError, "a method of your own is package.module:function, got ':f'"),

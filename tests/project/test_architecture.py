@@ -19,6 +19,7 @@ ROOMS: dict[str, set[str]] = {
     "_files": set(),
     "_text": set(),
     "_inputs": set(),
+    "_named": set(),
     "scores": set(),
     "models": set(),
     "presets": set(),
@@ -40,7 +41,7 @@ ROOMS: dict[str, set[str]] = {
     "explainer": {"attribution"},
     "onnx_explanation": {"_inputs", "attribution", "classifier", "models", "onnx_metadata", "ops"},
     "captum_api": {"_inputs", "attribution", "explainer"},
-    "quantus_api": {"explainer"},
+    "quantus_api": {"attribution", "explainer"},
     "evaluation": {"classifier", "explainer", "metrics", "presets"},
     "runs": {
         "_progress",
@@ -88,7 +89,7 @@ ROOMS: dict[str, set[str]] = {
 }
 
 # What stands below every room and may be imported by each: nothing of the package is in them.
-GROUND = {"_blur", "_errors", "_files", "_inputs", "_runtime", "_text", "scores"}
+GROUND = {"_blur", "_errors", "_files", "_inputs", "_named", "_runtime", "_text", "scores"}
 
 
 def room_of(path: Path) -> str:
