@@ -21,7 +21,7 @@ def import_named(name: str, what: str, error: type[GagFastError] = GagFastError)
     """
     package, _, path = name.partition(":")
     if not package or not path:
-        raise error(f"a {what} of your own is package.module:function, got {name!r}")
+        raise error(f"a {what} of your own must be package.module:function, got {name!r}")
     here = os.getcwd()
     sys.path.insert(0, here)
     try:

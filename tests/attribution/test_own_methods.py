@@ -71,7 +71,7 @@ def test_not_within_inference_mode_or_without_gradients(model):
         (f"{HERE}:gone", ValueError, "has no function 'gone'"),
         (f"{HERE}:NUMBER", ValueError, "is a int, not a function"),
         (f"{HERE}:NoMethod", ValueError, r"a class without attribute\(images, target=...\)"),
-        (":f", ValueError, "a method of your own is package.module:function, got ':f'"),
+        (":f", ValueError, "a method of your own must be package.module:function, got ':f'"),
         (f"{HERE}:ramp@50", ValueError, "takes no percent"),
         (f"{HERE}:ramp/GA", ValueError, "takes no processing variant"),
         (f"{HERE}:too_small", RuntimeError, r"must give maps \[8, 16, 16\].*\[8, 3, 3\]"),
