@@ -58,6 +58,7 @@ def as_gradient(value: Any, name: str) -> Tensor:
     """
     if isinstance(value, np.ma.MaskedArray):
         raise InputTypeError(f"{name} is a masked array: its mask would be lost; fill it first")
+    given = value
     if isinstance(value, np.ndarray):
         value = from_array(value, name)
     if not isinstance(value, Tensor):
@@ -65,7 +66,7 @@ def as_gradient(value: Any, name: str) -> Tensor:
             f"{name} must be a torch tensor or a NumPy array, got {describe(value)}"
         )
     if value.dtype not in DTYPES:
-        raise InputTypeError(f"{name} must be {_DTYPE_NAMES}, got {describe(value)}")
+        raise InputTypeError(f"{name} must be {_DTYPE_NAMES}, got {describe(given)}")
     if value.is_nested or type(value).__name__ == "MaskedTensor":
         raise InputTypeError(f"{name} must be a dense tensor, got a {type(value).__name__}")
     if value.layout != torch.strided:
