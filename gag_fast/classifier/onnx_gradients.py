@@ -62,7 +62,7 @@ class OnnxGradients:
         ClassifierError: on loading and on use; one line that names what was received.
     """
 
-    scores = ("logit",)
+    scores: tuple[str, ...] = ("logit",)
     memory_format = torch.contiguous_format
 
     def __init__(

@@ -9,6 +9,7 @@ from pathlib import Path
 from gag_fast._text import one_line
 from gag_fast.cli.ending import ending
 from gag_fast.cli.options import (
+    GRADIENTS,
     PROVIDERS,
     add_explaining,
     add_model,
@@ -86,6 +87,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--providers", choices=PROVIDERS, help="what scores (default: the best that works)"
     )
+    parser.add_argument(
+        "--gradients",
+        choices=GRADIENTS,
+        default="torch",
+        help="what computes them: torch, ONNX Runtime, or the faster one here (default: torch)",
+    )
     add_explaining(parser)
     group = parser.add_argument_group("run")
     group.add_argument("--limit", type=positive, metavar="N", help="only the first N images")
@@ -157,6 +164,7 @@ def run(args: argparse.Namespace) -> int:
         batch_size=args.batch_size,
         providers=args.providers,
         device=args.device,
+        gradients=args.gradients,
         limit=args.limit,
         chunk=args.chunk,
         keep_maps=args.keep_maps,

@@ -39,6 +39,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="write guided_absgrad as one file too: images and noise in, maps out",
     )
     parser.add_argument(
+        "--web",
+        type=Path,
+        metavar="DIR",
+        help="write a page too that explains photographs in the browser",
+    )
+    parser.add_argument(
+        "--onnxruntime-web",
+        type=Path,
+        metavar="FOLDER",
+        help="the npm package for --web (default: npm fetches it)",
+    )
+    parser.add_argument(
         "--providers",
         type=names,
         metavar="a,b",
@@ -49,7 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Runs the command."""
-    from gag_fast.export import export_explanation, export_gradients, export_onnx
+    from gag_fast.export import export_explanation, export_gradients, export_onnx, export_web
     from gag_fast.models import load_model
 
     def log(line: str) -> None:
@@ -62,4 +74,8 @@ def run(args: argparse.Namespace) -> int:
         print(export_gradients(module, args.gradients, spec, **how))
     if args.explanation is not None:
         print(export_explanation(module, args.explanation, spec, gradients=args.gradients, **how))
+    if args.web is not None:
+        how |= {"gradients": args.gradients, "runtime": args.onnxruntime_web}
+        page = export_web(module, args.web, spec, **how)
+        print(f"{page}: python {page.parent / 'serve.py'} shows it")
     return 0

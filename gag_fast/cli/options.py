@@ -14,6 +14,7 @@ MODEL_HELP = (
     "torch.export (.pt2), or package.module:function for a function that returns a torch module"
 )
 PROVIDERS = ("cpu", "cuda", "tensorrt", "openvino")
+GRADIENTS = ("torch", "onnx", "auto")
 
 
 def names(text: str) -> tuple[str, ...]:

@@ -37,8 +37,8 @@ from gag_fast._run_files import PART, RunError
 # or replaced, and a folder that holds anything else before its first start is not taken.
 _OURS = {
     "": re.compile(
-        r"results|maps|sessions|report|manifest\.json|model\.onnx|\.lock"
-        r"|\.(manifest\.json|model\.onnx)(\.\d+)?\.tmp|\.model-\w+\.onnx"
+        r"results|maps|sessions|report|manifest\.json|model\.onnx|gradients\.onnx|\.lock"
+        r"|\.(manifest\.json|model\.onnx|gradients\.onnx)(\.\d+)?\.tmp|\.model-\w+\.onnx"
     ),
     "results": re.compile(r"part-\d{6,}\.parquet|\.part-\d{6,}\.parquet(\.\d+)?\.tmp"),
     "maps": re.compile(r"part-\d{6,}\.npz|\.part-\d{6,}\.npz(\.\d+)?\.tmp"),

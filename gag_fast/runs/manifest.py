@@ -27,7 +27,13 @@ from gag_fast.runs.given import open_maps
 from gag_fast.runs.worker import Work
 
 FORMAT = 1
-LATER: dict[str, Any] = {"image_ids": "pixels", "until_decided": None, "presets": []}
+LATER: dict[str, Any] = {
+    "image_ids": "pixels",
+    "until_decided": None,
+    "presets": [],
+    "gradients": "torch",
+    "gradients_sha256": None,
+}
 """Settings that came after format 1's first folders: what a folder without them was computed with.
 
 By their names as `differences` shows them ("preset.order"). So an older run is taken up and goes on
@@ -60,6 +66,8 @@ def settings_of(work: Work, spec: ModelSpec, dataset: Dataset, chunk: int) -> di
         "device": work.device,
         "provider": work.provider,
         "until_decided": None if work.until_decided is None else asdict(work.until_decided),
+        "gradients": work.gradients,
+        "gradients_sha256": None if work.gradients_file is None else file_hash(work.gradients_file),
         "maps": work.keep_maps,
     }
     # Only where there are any, so that other runs have the settings they always had.

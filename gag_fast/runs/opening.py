@@ -20,6 +20,7 @@ from gag_fast._errors import GagFastError
 from gag_fast._progress import Progress
 from gag_fast._run_files import settings_hash
 from gag_fast.attribution.registry import check_fit, recipes_of
+from gag_fast.attribution.source import GradientSource
 from gag_fast.classifier import Classifier
 from gag_fast.classifier.providers import provider_list, why_not
 from gag_fast.data import Dataset, open_dataset
@@ -33,6 +34,7 @@ from gag_fast.runs.chunks import chunk_size, cut
 from gag_fast.runs.deciding import Decider
 from gag_fast.runs.folder import RunError, RunFolder
 from gag_fast.runs.given import open_maps
+from gag_fast.runs.gradients import FILE, choose, needs_module
 from gag_fast.runs.keeping import Keeper
 from gag_fast.runs.request import Request
 from gag_fast.runs.resume import Todo, find_todo
@@ -98,7 +100,7 @@ def opened(request: Request, quiet: bool = False) -> Iterator[Opened]:
         onnx = _onnx(request, folder, loaded, progress)
         metrics = _metrics(request, chosen)
         choices = _Choices.of(stored)
-        with _worker(request, metrics, loaded, onnx, preset, device, choices) as worker:
+        with _worker(request, metrics, loaded, onnx, preset, device, choices, progress) as worker:
             size = chunk_size(len(dataset), device, request.chunk)
             mark = _settled(folder, stored, worker, dataset, size, progress, choice)
             rule = request.until_decided
@@ -187,6 +189,7 @@ class _Choices:
     batch_size: int | None = None
     score_batch: int | None = None
     threads: int | None = None
+    gradients: str | None = None
     image_ids: str = "name"
 
     @classmethod
@@ -194,12 +197,13 @@ class _Choices:
         """Those of a manifest; None: all still to be made."""
         if stored is None:
             return cls()
-        resolved = stored.get("resolved", {})
+        resolved, settings = stored.get("resolved", {}), manifest.completed(stored["settings"])
         return cls(
             batch_size=resolved.get("batch_size"),
             score_batch=resolved.get("score_batch"),
             threads=resolved.get("threads"),
-            image_ids=manifest.completed(stored["settings"])["image_ids"],
+            gradients=settings["gradients"],
+            image_ids=settings["image_ids"],
         )
 
 
@@ -212,6 +216,7 @@ def _worker(
     preset: Preset,
     device: str,
     choices: _Choices,
+    progress: Progress,
 ) -> Iterator[Worker]:
     """The worker of this process, with every choice made that was left open."""
     module, spec = loaded
@@ -222,7 +227,18 @@ def _worker(
     if request.onnx is not None and not request.trust_onnx:
         check_same_network(classifier, module, spec)
     batch_size = request.batch_size or choices.batch_size
-    with source_of(module, device, batch_size, request.methods) as source:
+    with source_of(module, device, batch_size, request.methods) as engine:
+        chosen = choose(
+            request.gradients,
+            choices.gradients,
+            Path(request.out) / FILE,
+            loaded,
+            engine,
+            provider=request.providers,
+            device=device,
+            threads=threads,
+            progress=progress,
+        )
         work = Work(
             model=request.model,
             weights=_absolute_weights(request.weights),
@@ -235,17 +251,28 @@ def _worker(
             explanation=request.explanation,
             image_ids=choices.image_ids,
             batch_size=batch_size
-            or (1 if source is None else source.batch_size(_blank(spec, device))),
+            or (1 if engine is None else engine.batch_size(_blank(spec, device))),
             score_batch=classifier.batch_size,
             device=device,
             provider=classifier.providers[0].removesuffix("ExecutionProvider").lower(),
             until_decided=request.until_decided,
+            gradients=chosen.name,
+            gradients_file=chosen.file,
             keep_maps=request.keep_maps,
             threads=threads,
             score=request.score,
             output=request.output,
         )
-        yield Worker(work, spec, source, classifier)
+        _tell_torch(work, chosen.source, progress)
+        yield Worker(work, spec, chosen.source, classifier, engine)
+
+
+def _tell_torch(work: Work, source: GradientSource | None, progress: Progress) -> None:
+    """Names the methods that exported gradients do not serve."""
+    if source is None or work.gradients_file is None:
+        return
+    if inside := [m for m in work.methods if needs_module(m, work.explanation, source)]:
+        progress.note(f"gradients by torch for {', '.join(inside)}, which need the module")
 
 
 def _blank(spec: ModelSpec, device: str) -> torch.Tensor:

@@ -14,6 +14,7 @@ from gag_fast.presets import Preset
 from gag_fast.report.deciding import Rule
 
 ENGINES = ("local", "ray")
+GRADIENTS = ("torch", "onnx", "auto")
 
 
 @dataclass(frozen=True)
@@ -38,9 +39,13 @@ class Request:
         presets: further presets to score the same maps under, by what depends on a preset.
         explanation: how to explain; the methods' options must be JSON values.
         batch_size: modified images in one backward pass; None: by memory.
-        providers: "cpu", "cuda" or "tensorrt" for the classifier; None: the best that works.
+        providers: "cpu", "cuda", "tensorrt" or "openvino" for the classifier; None: the best that
+            works.
         device: "cpu" or "cuda" for the gradients; None: the GPU where there is one and
             `providers` is not "cpu".
+        gradients: "torch", "onnx" (ONNX Runtime, of a graph exported to `out`/gradients.onnx) or
+            "auto": the faster one here, measured once and kept by later starts. Methods that look
+            into the module stay with torch.
         limit: only so many images; None: all.
         chunk: images a part; None: 8, on a GPU 64, more where that would make too many parts.
         keep_maps: store every saliency map, not only those of the images that the report shows.
@@ -71,6 +76,7 @@ class Request:
     batch_size: int | None = None
     providers: str | None = None
     device: str | None = None
+    gradients: str = "torch"
     limit: int | None = None
     chunk: int | None = None
     keep_maps: bool = False
@@ -83,6 +89,10 @@ class Request:
     def __post_init__(self) -> None:
         if self.engine not in ENGINES:
             raise ValueError(f"engine must be {' or '.join(ENGINES)}, got {self.engine!r}")
+        if self.gradients not in GRADIENTS:
+            raise ValueError(
+                f"gradients must be one of {', '.join(GRADIENTS)}, got {self.gradients!r}"
+            )
         for name in ("methods", "metrics"):
             values = tuple(getattr(self, name))
             may_be_empty = name == "methods" and self.maps

@@ -34,6 +34,7 @@ from gag_fast.report.shown import focus_of, measure_of
 from gag_fast.runs.chunks import Chunk
 from gag_fast.runs.decoding import Decoded
 from gag_fast.runs.given import MapError, open_maps
+from gag_fast.runs.gradients import again, needs_module
 from gag_fast.runs.keeping import candidates, reduced
 from gag_fast.runs.rows import FAILED, OK, table_of, under
 
@@ -56,7 +57,9 @@ class Work:
         batch_size: modified images in one backward pass; None: the engine's choice.
         score_batch: images in one forward pass of the classifier, None for its choice.
         device: of the gradients, "cpu" or "cuda".
-        provider: "cpu", "cuda" or "tensorrt", of the classifier.
+        provider: "cpu", "cuda", "tensorrt" or "openvino", of the classifier.
+        gradients: what computes them: "torch", or "onnx:" and a provider.
+        gradients_file: the exported graph of gradients, None for torch.
         until_decided: the rule by which the run stops, None: it computes all. It decides no row,
             but the order of the images.
         keep_maps: return all maps with the rows, not only those that may be shown.
@@ -79,6 +82,8 @@ class Work:
     device: str = "cpu"
     provider: str = "cpu"
     until_decided: Rule | None = None
+    gradients: str = "torch"
+    gradients_file: str | None = None
     keep_maps: bool = False
     threads: int | None = None
     score: str | None = None
@@ -186,14 +191,21 @@ class Worker:
         spec: of the model.
         source: its gradients, at work as long as the worker is; None where no method needs any.
         classifier: what scores.
+        engine: likewise with the module, for methods that need it; None: `source` is that.
     """
 
     def __init__(
-        self, work: Work, spec: ModelSpec, source: GradientSource | None, classifier: Classifier
+        self,
+        work: Work,
+        spec: ModelSpec,
+        source: GradientSource | None,
+        classifier: Classifier,
+        engine: GradientSource | None = None,
     ) -> None:
         self.work = work
         self.spec = spec
         self.source = source
+        self.engine = source if engine is None else engine
         self.classifier = classifier
         self.given = open_maps(work.maps)
 
@@ -318,7 +330,7 @@ class Worker:
         given = [item.target for item in chunk.items]
         if None not in given:
             return torch.tensor(given, device=images.device)
-        scores = self.classifier(images) if self.source is None else self.source.logits(images)
+        scores = self.classifier(images) if self.engine is None else self.engine.logits(images)
         predicted = scores.argmax(dim=1).tolist()
         return torch.tensor(
             [p if g is None else g for g, p in zip(given, predicted)], device=images.device
@@ -340,7 +352,17 @@ class Worker:
     ) -> Mapping[str, torch.Tensor]:
         assert self.source is not None
         how = self.work.explanation
-        return explain_as(self.source, images, targets, methods, how, image_ids=ids, watch=watched)
+        found: dict[str, torch.Tensor] = {}
+        inside = {m for m in methods if needs_module(m, how, self.source)}
+        for source, chosen in (
+            (self.source, [m for m in methods if m not in inside]),
+            (self.engine, [m for m in methods if m in inside]),
+        ):
+            if source is not None and chosen:
+                found |= explain_as(
+                    source, images, targets, chosen, how, image_ids=ids, watch=watched
+                )
+        return found
 
     def _given(
         self, chunk: Chunk, images: torch.Tensor
@@ -467,9 +489,12 @@ def open_worker(work: Work) -> Iterator[Worker]:
     """A worker in a process that has nothing of the model yet."""
     set_threads(work.threads)
     module, spec = load_model(work.model, work.weights)
-    with source_of(module, work.device, work.batch_size, work.methods) as source:
+    with source_of(module, work.device, work.batch_size, work.methods) as engine:
+        source: GradientSource | None = engine
+        if work.gradients_file is not None:
+            source = again(work.gradients_file, work.gradients, work.threads)
         classifier = scoring(work.onnx, spec, work.provider, work.score_batch, work.threads, work)
-        yield Worker(work, spec, source, classifier)
+        yield Worker(work, spec, source, classifier, engine)
 
 
 def _judged(probabilities: torch.Tensor, target: int) -> dict[str, Any]:
