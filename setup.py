@@ -143,7 +143,10 @@ setup(
         "gag_fast." + str(init.parent.relative_to(ROOT / "gag_fast")).replace(os.sep, ".")
         for init in sorted((ROOT / "gag_fast").glob("*/**/__init__.py"))
     ],
-    package_data={"gag_fast": ["py.typed", "report/*.html", "report/*.css", "report/*.js"]},
+    package_data={
+        "gag_fast": ["py.typed", "report/*.html", "report/*.css", "report/*.js"],
+        "gag_fast.export": ["page/*"],
+    },
     # Optional: it is not there where pybind11 is not.
     ext_modules=[Extension("gag_fast._build_info", sources=[], optional=True)],
     cmdclass={"build_ext": CMakeBuild, "bdist_wheel": AnyPython},

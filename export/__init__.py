@@ -3,6 +3,7 @@
 from gag_fast.export.explanation import ExplanationReport, export_explanation
 from gag_fast.export.gradients import GradientReport, export_gradients
 from gag_fast.export.onnx_file import ExportReport, export_onnx
+from gag_fast.export.web import export_web
 from gag_fast.export.writing import ExportError
 
 __all__ = [
@@ -13,4 +14,5 @@ __all__ = [
     "export_explanation",
     "export_gradients",
     "export_onnx",
+    "export_web",
 ]

@@ -411,7 +411,7 @@ class Worker:
     @property
     def _module(self) -> Any:
         """What the measures that explain again are given: the module, or a source without one."""
-        return getattr(self.source, "module", self.source)
+        return getattr(self.engine, "module", self.source)
 
     def _again(self, method: str) -> Callable[..., torch.Tensor]:
         """A method as those measures call it: by the worker's own source, or by another model."""
@@ -422,8 +422,11 @@ class Worker:
             device = self.work.device
             given = (images.to(device), targets.to(device), (method,), self.work.explanation)
             assert self.source is not None, "refused when the run was opened"
+            inside = needs_module(method, self.work.explanation, self.source)
+            own = self.engine if inside else self.source
+            assert own is not None
             if model is self._module:
-                return explain_as(self.source, *given, image_ids=image_ids)[method]
+                return explain_as(own, *given, image_ids=image_ids)[method]
             with source_of(model, device, self.work.batch_size, (method,)) as source:
                 assert source is not None
                 return explain_as(source, *given, image_ids=image_ids)[method]

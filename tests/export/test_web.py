@@ -1,0 +1,191 @@
+"""The page in headless Chromium: its maps are those of explain() for the same photograph."""
+
+import http.server
+import importlib.util
+import io
+import json
+import os
+import shutil
+import subprocess
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import gag_fast
+from gag_fast.export import ExportError, export_web, web
+from gag_fast.images import fit, normalise, pixels_of
+from gag_fast.models import ModelSpec, Preprocessing, load_model
+from tests.export.test_gradients import Small
+
+SPEC = ModelSpec(
+    "tiny", Preprocessing(size=16, resize=20, mean=(0.4,) * 3, std=(0.3,) * 3), 5, tuple("abcde")
+)
+CHROMIUM = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+)
+NPM = shutil.which("npm")
+FLAGS = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-sync",
+    "--disable-background-networking",
+    "--disable-component-update",
+)
+
+# Beside the page, whose policy it shares: what it finds goes back to the server.
+PROBE = """
+import { classes, explain, open, pixels, prepare, run, saliency } from "./page.js";
+const seen = { isolated: crossOriginIsolated };
+try {
+  const ask = await (await fetch("ask.json")).json();
+  const opened = await open();
+  seen.provider = opened.provider;
+  const found = await pixels(await (await fetch("photo.png")).blob());
+  const image = prepare(found.data, found.width, found.height, opened.model);
+  const { logits } = await run(opened, image, 0);
+  [seen.predicted] = classes(logits, 1)[0];
+  const begin = performance.now();
+  let steps = 0;
+  const step = (done) => (steps = done);
+  const how = { n: ask.n, noise: opened.model.noise, seed: 3, step };
+  const statistics = await explain(opened, image, ask.target, how);
+  seen.seconds = (performance.now() - begin) / 1000;
+  seen.steps = steps;
+  seen.image = Array.from(image.slice(0, 4096));
+  seen.maps = ask.percents.map((p) => Array.from(saliency(statistics, p)));
+} catch (error) { seen.error = String(error.stack ?? error); }
+await fetch("seen", { method: "POST", body: JSON.stringify(seen) });
+"""
+
+
+@pytest.fixture(scope="module")
+def runtime(tmp_path_factory):
+    """onnxruntime-web, from a folder or by npm."""
+    if os.environ.get("GAG_FAST_ONNXRUNTIME_WEB"):
+        return Path(os.environ["GAG_FAST_ONNXRUNTIME_WEB"])
+    if NPM is None:
+        pytest.skip("no npm on PATH, and GAG_FAST_ONNXRUNTIME_WEB names no folder")
+    try:
+        return web._by_npm(tmp_path_factory.mktemp("npm"))
+    except ExportError as error:
+        pytest.skip(f"onnxruntime-web cannot be had here: {error}")
+
+
+def photograph(width, height):
+    """Smooth colours with some noise, as PNG."""
+    rng = np.random.default_rng(0)
+    small = Image.fromarray(rng.integers(0, 256, (5, 6, 3), np.uint8))
+    pixels = np.asarray(small.resize((width, height), Image.Resampling.BICUBIC)).astype(int)
+    pixels = np.clip(pixels + rng.integers(-9, 10, pixels.shape), 0, 255).astype(np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return file.getvalue()
+
+
+def visit(folder, profile, timeout=240):
+    """What the probe sees; the page is served by its own serve.py's handler."""
+    loader = importlib.util.spec_from_file_location("page_serve", folder / "serve.py")
+    serve = importlib.util.module_from_spec(loader)
+    loader.loader.exec_module(serve)
+    seen, ready = {}, threading.Event()
+
+    class Handler(serve.Handler):
+        def __init__(self, *rest):
+            super().__init__(*rest, directory=str(folder))
+
+        def do_POST(self):
+            seen.update(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(204)
+            self.end_headers()
+            ready.set()
+
+        def log_message(self, *rest):
+            pass
+
+    page = (folder / "index.html").read_text()
+    page = page.replace('src="page.js"', 'src="probe.js"').replace('id="drop"', 'id="other"')
+    (folder / "probe.html").write_text(page)
+    (folder / "probe.js").write_text(PROBE)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_address[1]}/probe.html"
+        browser = subprocess.Popen(
+            [CHROMIUM, *FLAGS, "--remote-debugging-port=0", f"--user-data-dir={profile}", address],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            assert ready.wait(timeout), "the page said nothing"
+        finally:
+            browser.kill()
+            browser.wait()
+            server.shutdown()
+    assert "error" not in seen, seen["error"]
+    return seen
+
+
+def explained_the_same(module, spec, folder, profile, photo, n, quantile):
+    """The page's maps against explain()'s of the same photograph and noise; what it saw."""
+    (folder / "photo.png").write_bytes(photo)
+    percents = [0, 50, 85]
+    ask = {"n": n, "target": 3, "percents": percents}
+    (folder / "ask.json").write_text(json.dumps(ask))
+    seen = visit(folder, profile)
+    picture = fit(Image.open(io.BytesIO(photo)).convert("RGB"), spec.preprocessing)
+    image = normalise(pixels_of(picture)[None], spec.preprocessing)
+    level = 1 / 255 / min(spec.preprocessing.std)
+    off = np.abs(np.array(seen["image"]) - image.flatten()[: len(seen["image"])].numpy())
+    assert off.max() < 1e-5 + (level if n > 6 else 0), "the photograph's pixels"
+    size = spec.preprocessing.size
+    for p, found in zip(percents, seen["maps"], strict=True):
+        right = gag_fast.explain(module, image, 3, n=n, p=p, seed=3, image_ids=[0])[0]
+        difference = np.abs(np.array(found).reshape(size, size) - right.numpy())
+        assert np.quantile(difference, quantile) < 1e-3
+    with torch.no_grad():
+        assert seen["predicted"] == int(module.eval()(image).argmax())
+    return seen
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on PATH")
+def test_the_page_explains_as_explain_does(runtime, tmp_path):
+    folder = tmp_path / "page"
+    page = export_web(Small(), folder, SPEC, runtime=runtime, providers=["cpu"])
+    assert page == folder / "index.html"
+    how = (Small(), SPEC, folder, tmp_path / "profile", photograph(61, 47), 6, 1.0)
+    seen = explained_the_same(*how)
+    assert seen["isolated"]
+    assert seen["provider"].startswith("WebAssembly")
+    assert seen["steps"] == 6
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on PATH")
+def test_lite0(runtime, tmp_path):
+    module, spec = load_model("efficientnet_lite0")
+    folder = tmp_path / "page"
+    export_web(module, folder, spec, runtime=runtime, providers=["cpu"])
+    photo = photograph(400, 300)
+    seen = explained_the_same(module, spec, folder, tmp_path / "profile", photo, 20, 0.99)
+    print(f"20 gradients in {seen['seconds']:.1f} s, {seen['provider']}")
+
+
+def test_nothing_is_fetched_from_elsewhere():
+    for name in web.PAGE:
+        text = (Path(web.__file__).parent / "page" / name).read_text()
+        addresses = {word for word in text.split() if "http" in word and "127.0.0.1" not in word}
+        assert not {a for a in addresses if "://" in a}, name
+
+
+def test_without_npm_the_line_says_what_to_do(tmp_path, monkeypatch):
+    monkeypatch.setattr(web.shutil, "which", lambda name: None)
+    with pytest.raises(ExportError, match=r"install Node\.js with npm, or give the package's"):
+        export_web(Small(), tmp_path / "page", SPEC)
+    with pytest.raises(ExportError, match=r"is no onnxruntime-web: it lacks ort\.wasm"):
+        export_web(Small(), tmp_path / "page", SPEC, runtime=tmp_path)
