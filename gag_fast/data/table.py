@@ -95,11 +95,12 @@ def _read_parquet(path: Path) -> tuple[list[str], list[list[str]]]:
 
     try:
         table = pq.read_table(path)
+        values = [column.to_pylist() for column in table.columns]
     except (OSError, ValueError, MemoryError, pa.ArrowException) as error:
         raise DataError(f"{path}: not a Parquet file: {first_line(error)}") from None
     columns = [
-        ["" if value is None or value != value else str(value) for value in column.to_pylist()]
-        for column in table.columns
+        ["" if value is None or value != value else str(value) for value in column]
+        for column in values
     ]
     return list(table.column_names), [list(row) for row in zip(*columns)]
 

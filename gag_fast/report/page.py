@@ -195,6 +195,7 @@ def facts(run: Run, of_all: int | None = None) -> list[tuple[str, str]]:
     if of_all not in (None, len(run.methods)):
         methods += f" of {of_all:,}: the best; the tables' files hold all"
     shown, whole = len(run.images), (run.section("data") or {}).get("images")
+    whole = whole if type(whole) is int else None
     images = f"{shown:,}" if whole in (None, shown) else f"{shown:,} of {whole:,}"
     source = run.setting("source")
     model_hash, onnx_hash = run.setting("model_sha256"), run.setting("onnx_sha256")

@@ -43,6 +43,15 @@ def drawn(draw: random.Random):
     return stack, percents[0] if draw.random() < 0.6 else percents
 
 
+def either(exact, percents):
+    """[k, B, C, H, W]: where a variance is so near the percentile that both sides are right."""
+    if exact.shape[1] < 2:
+        return torch.zeros(len(percents), *exact[:, 0].shape, dtype=torch.bool)
+    values = reference.variance(exact)
+    near = 1e-5 * values.abs().amax(dim=(-1, -2), keepdim=True)
+    return torch.stack([(values - reference.threshold(values, p)).abs() <= near for p in percents])
+
+
 @pytest.mark.parametrize("seed", range(BLOCKS))
 def test_guided_absgrad_equals_the_reference(seed):
     draw = random.Random(seed)
@@ -55,11 +64,14 @@ def test_guided_absgrad_equals_the_reference(seed):
         expected = reference.guided_absgrad(exact, several, False, channels == "keep")
         expected = expected if stack.dim() == 5 else expected[:, 0]
         expected = expected[0] if isinstance(p, float) else expected
-        # Where a variance is within rounding of the percentile, either side of the guide is right.
         scale = float(expected.abs().max()) or 1.0
         wrong = (found - expected).abs() > 2e-5 * scale
         assert found.shape == expected.shape, (seed, call)
-        assert float(wrong.double().mean()) <= max(0.02, 2 / wrong.numel()), (seed, call)
+        unclear = either(exact, several)
+        unclear = unclear if channels == "keep" else unclear.any(dim=-3)
+        unclear = unclear if stack.dim() == 5 else unclear[:, 0]
+        unclear = unclear[0] if isinstance(p, float) else unclear
+        assert not (wrong & ~unclear).any(), (seed, call)
 
 
 @pytest.mark.parametrize("seed", range(BLOCKS))
