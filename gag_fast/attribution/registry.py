@@ -251,6 +251,14 @@ def recipes_of(methods: Sequence[str] | Mapping[str, Recipe]) -> dict[str, Recip
     return {text: parse(text) for text in methods}
 
 
+def share_of(how: Explanation, chosen: Sequence[str], methods: Sequence[str]) -> Explanation:
+    """How to explain by some of several methods: without the options that only the others take."""
+    theirs = set().union(*(_own_options(parse(method)) for method in methods))
+    own = set().union(*(_own_options(parse(method)) for method in chosen))
+    kept = {name: v for name, v in how.options.items() if name in own or name not in theirs}
+    return replace(how, options=kept)
+
+
 def check_fit(recipes: Mapping[str, Recipe], how: Explanation) -> None:
     """Refuses what the methods cannot do: unknown options, too few samples, reversed raw maps."""
     check_options(recipes, how.options)

@@ -21,6 +21,7 @@ from gag_fast.attribution.explanation import Explanation
 from gag_fast.attribution.gradients import GradientEngine
 from gag_fast.attribution.inputs import BY_PIXELS, as_keys, id_of_name
 from gag_fast.attribution.processing import Processing, min_max
+from gag_fast.attribution.registry import share_of
 from gag_fast.attribution.source import GradientSource
 from gag_fast.classifier import Classifier
 from gag_fast.images import normalise
@@ -350,19 +351,26 @@ class Worker:
         ids: torch.Tensor,
         watched: Watched,
     ) -> Mapping[str, torch.Tensor]:
-        assert self.source is not None
-        how = self.work.explanation
         found: dict[str, torch.Tensor] = {}
-        inside = {m for m in methods if needs_module(m, how, self.source)}
-        for source, chosen in (
-            (self.source, [m for m in methods if m not in inside]),
-            (self.engine, [m for m in methods if m in inside]),
-        ):
-            if source is not None and chosen:
-                found |= explain_as(
-                    source, images, targets, chosen, how, image_ids=ids, watch=watched
-                )
+        for source, chosen in self._shares(methods):
+            how = share_of(self.work.explanation, chosen, self.work.methods)
+            found |= explain_as(source, images, targets, chosen, how, image_ids=ids, watch=watched)
         return found
+
+    def _shares(self, methods: Sequence[str]) -> Iterator[tuple[GradientSource, tuple[str, ...]]]:
+        """What explains which of the methods: torch those that the run's source cannot."""
+        assert self.source is not None, "refused when the run was opened"
+        if self.source is self.engine:
+            yield self.source, tuple(methods)
+            return
+        how, source = self.work.explanation, self.source
+        inside = tuple(m for m in methods if needs_module(m, how, source))
+        for own, chosen in (
+            (source, tuple(m for m in methods if m not in inside)),
+            (self.engine, inside),
+        ):
+            if own is not None and chosen:
+                yield own, chosen
 
     def _given(
         self, chunk: Chunk, images: torch.Tensor
@@ -420,12 +428,10 @@ class Worker:
             model: Any, images: torch.Tensor, targets: torch.Tensor, image_ids: torch.Tensor
         ) -> torch.Tensor:
             device = self.work.device
-            given = (images.to(device), targets.to(device), (method,), self.work.explanation)
-            assert self.source is not None, "refused when the run was opened"
-            inside = needs_module(method, self.work.explanation, self.source)
-            own = self.engine if inside else self.source
-            assert own is not None
+            how = share_of(self.work.explanation, (method,), self.work.methods)
+            given = (images.to(device), targets.to(device), (method,), how)
             if model is self._module:
+                own = next(source for source, _ in self._shares((method,)))
                 return explain_as(own, *given, image_ids=image_ids)[method]
             with source_of(model, device, self.work.batch_size, (method,)) as source:
                 assert source is not None

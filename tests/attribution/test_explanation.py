@@ -157,3 +157,13 @@ def test_an_engines_keywords_are_refused_beside_an_engine():
         pytest.raises(TypeError, match="batch_size: said to the engine where it is made"),
     ):
         gag_fast.explain(engine, x, n=2, batch_size=3)
+
+
+def test_some_methods_share_of_the_options():
+    how = Explanation(options={"layer": "features", "steps": 5, "mystery": 1})
+    methods = ("grad_cam", "integrated_gradients")
+    assert registry.share_of(how, methods, methods) == how
+    assert dict(registry.share_of(how, ("grad_cam",), methods).options) == {
+        "layer": "features",
+        "mystery": 1,  # nobody's: refused where it is used
+    }
