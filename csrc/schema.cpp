@@ -2,10 +2,10 @@
 //
 //   B images, n samples, C channels, H x W pixels, k percents, M saliency maps, N masked copies.
 //
-//   guided_absgrad             grads [B,n,C,H,W], any strides -> [k,B,H,W] or, keep_channels,
-//   [k,B,C,H,W] guided_absgrad_from_stats  m2, abssum [B,C,H,W] over `count` samples -> as above
-//   gradient_stats_            folds grads [B,m,C,H,W] into shift, mean, m2, abssum [B,C,H,W],
-//   which
+//   guided_absgrad             grads [B,n,C,H,W], any strides -> [k,B,H,W]; with keep_channels
+//                              [k,B,C,H,W]
+//   guided_absgrad_from_stats  m2, abssum [B,C,H,W] over `count` samples -> as above
+//   gradient_stats_            folds grads [B,m,C,H,W] into shift, mean, m2, abssum [B,C,H,W], that
 //                              already hold `count` samples; mean is that of (gradient - shift).
 //                              settled [2,B,C,H,W], zeros at first, holds what m2 and abssum have
 //                              put by (math/welford.h); not needed for up to 20 samples in all
@@ -15,8 +15,7 @@
 //   saliency_ranks             maps [M,H,W] -> ranks int32 [M,H*W] (0 = most salient; ties by pixel
 //                              index), order int32 [M,H*W] (its inverse)
 //   compose_                   out [N,C,H,W]; slots int32 [N,4] = (map, count, top, rest): the
-//   pixels
-//                              of rank < count come from source `top`, the others from `rest`;
+//                              pixels of rank < count come from source `top`, others from `rest`;
 //                              sources [S,C,H,W], and source -1 is the constant colour fill [C]
 #include <torch/csrc/stable/library.h>
 

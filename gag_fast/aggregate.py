@@ -311,8 +311,8 @@ class GradientStats:
 
     def deviations(self) -> Any:
         """Sum of squared deviations from the mean, in the shape of a sample."""
-        _, _, m2, _ = self._require(1, "deviations")
-        return self._hand_back(m2)
+        with self._lock:
+            return self._hand_back(self._require(1, "deviations").m2)
 
     def guided_absgrad(
         self, p: float | Sequence[float] = 85, normalize: bool = True, channels: str = "sum"

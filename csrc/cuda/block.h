@@ -24,8 +24,8 @@
 //                       on shared or global memory; atomic_add returns the old value
 //   fresh(pointer)      loads global memory that another block may have written, past the L1 cache
 //   fence()             what the thread, and before the last barrier the block, has stored is seen
-//   by
-//                       whoever sees what the thread stores or updates afterwards; and the reverse
+//                       by whoever sees what the thread stores or updates afterwards; and the
+//                       reverse
 //
 // Global memory that a launch writes is reached through Global<T>, a plain pointer on a GPU.
 #pragma once

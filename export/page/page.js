@@ -85,7 +85,7 @@ export async function pixels(blob) {
   return context.getImageData(0, 0, bitmap.width, bitmap.height);
 }
 
-/** The most probable classes, [class, probability], the first first. */
+/** The most probable classes, [class, probability], the most probable one first. */
 export function classes(logits, count) {
   const top = Math.max(...logits);
   const powers = Array.from(logits, (value) => Math.exp(value - top));

@@ -55,7 +55,10 @@ def front(values: list[Interval], summary: Summary, measure: Measure) -> list[in
 
 
 def _seconds(run: Run) -> list[Interval]:
-    """Of the gradients that a method needs, made for it alone; the images are resampled."""
+    """Seconds an image that each method would take alone, its gradients included.
+
+    The intervals are of bootstrap samples of the images.
+    """
     seconds = run.columns.get("method_seconds")
     if seconds is None:
         return []

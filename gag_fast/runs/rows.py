@@ -41,7 +41,7 @@ def schema_of(chosen: Iterable[Measure] = (), further: Iterable[str] = ()) -> pa
             pa.field("chunk", pa.int32()),
             pa.field("decode_seconds", pa.float32()),  # of this image
             pa.field("explain_seconds", pa.float32()),  # of the chunk, divided by its rows
-            # Of the gradients that the method needs, made for it alone; the chunk's, by image.
+            # What the method would take alone, its gradients included: of the chunk, per image.
             pa.field("method_seconds", pa.float32()),
             pa.field("score_seconds", pa.float32()),  # of the chunk, divided by its rows
             pa.field("image_sha256", pa.string()),  # of the file's bytes

@@ -5,11 +5,9 @@
 //
 // Memory is as weak as a GPU's may be:
 //   - what a block stores in global memory waits in a buffer of the block, seen by itself alone,
-//   until
-//     a fence or the end of the block; atomics go to memory at once;
+//     until a fence or the end of the block; atomics go to memory at once;
 //   - a plain load may find what the block's own L1 cache still holds, so a plain load of a word
-//   that
-//     another block of the launch has stored to is an error, whatever orders the two;
+//     that another block of the launch has stored to is an error, whatever orders the two;
 //   - each pointer stays within the part of memory it was made for.
 //
 // Two threads of a block conflict when, in the same phase, one stores to a word that the other
