@@ -101,6 +101,17 @@ def parts_planned(settings: Mapping[str, Any]) -> int | None:
     return -(-images // chunk)
 
 
+def flat_settings(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Settings within settings by their whole names: {"preset.interval": 10, ...}."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            flat |= flat_settings(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
 # ---- parts -------------------------------------------------------------------------------------
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from gag_fast._run_files import flat_settings
 from gag_fast.measures import Measure
 from gag_fast.report.reading import ReportError, Run
 from gag_fast.report.statistics import MIN_IMAGES, Paired, holm, paired_columns
@@ -92,7 +93,7 @@ def disagreements(first: Run, second: Run) -> list[str]:
 
     Settings that one of the two does not tell are no disagreement.
     """
-    one, two = (_flat(run.section("settings") or {}) for run in (first, second))
+    one, two = (flat_settings(run.section("settings") or {}) for run in (first, second))
     found = []
     for key in sorted(one.keys() & two.keys()):
         if key.split(".")[0] in MUST_AGREE and one[key] != two[key]:
@@ -113,16 +114,6 @@ def check_alike(runs: Sequence[Run]) -> None:
                 f"{runs[0].path} and {other.path} cannot be compared ({'; '.join(differ)}); "
                 "--anyway does it all the same"
             )
-
-
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = value
-    return flat
 
 
 def _short(value: Any) -> str:

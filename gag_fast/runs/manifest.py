@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 import gag_fast
-from gag_fast._run_files import canonical
+from gag_fast._run_files import canonical, flat_settings
 from gag_fast.attribution.explanation import Explanation
 from gag_fast.attribution.own import fingerprint, is_own
 from gag_fast.attribution.registry import recipes_of
@@ -163,13 +163,13 @@ def commit() -> str | None:
 
 def completed(stored: Mapping[str, Any]) -> dict[str, Any]:
     """A folder's settings, with those that came after it was begun."""
-    return {**LATER, **_flat(stored)}
+    return {**LATER, **flat_settings(stored)}
 
 
 def differences(stored: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]:
     """In words, one for each setting that differs: "p: 85 in the folder, 65 now"."""
     found = []
-    flat_stored, flat_asked = _flat(stored), _flat(asked)
+    flat_stored, flat_asked = flat_settings(stored), flat_settings(asked)
     for key in sorted(flat_stored.keys() | flat_asked.keys()):
         old, new = (_short(flat.get(key)) for flat in (flat_stored, flat_asked))
         if flat_stored.get(key) != flat_asked.get(key):
@@ -210,16 +210,6 @@ def machine() -> dict[str, Any]:
 def now() -> str:
     """The time, UTC, as ISO 8601."""
     return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = value
-    return flat
 
 
 def _short(value: Any) -> str:
