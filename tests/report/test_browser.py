@@ -124,16 +124,36 @@ PROBE = """
     const style = getComputedStyle(document.body);
     seen.colors = [style.backgroundColor, style.color];
     seen.width = [document.documentElement.scrollWidth, innerWidth];
+    const names = [...document.querySelectorAll(".scroll tbody th")].filter((e) => e.offsetWidth);
+    seen.narrowest = Math.min(...names.map((e) => e.getBoundingClientRect().width));
+    seen.scrolls = [...document.querySelectorAll(".scroll")]
+      .filter((e) => e.scrollWidth > e.clientWidth + 1).map((e) => e.textContent.slice(0, 80));
     seen.injected = window.injected === undefined;
   } catch (error) { seen.errors.push(String(error)); }
   document.body.replaceChildren();
   const result = document.body.appendChild(document.createElement("pre"));
   result.id = "seen";
   result.textContent = JSON.stringify(seen);
+  parent.postMessage(result.textContent, "*");
 })();
 </script>
 """
 
+# A window of headless Chromium is 500 pixels wide at the least; a frame may be narrower.
+FRAME = """<!doctype html><title>frame</title><body style="margin: 0">
+<iframe src="{name}" width="{width}" height="844" style="border: 0"></iframe>
+<script>
+addEventListener("message", (event) => {{
+  document.body.replaceChildren();
+  const result = document.body.appendChild(document.createElement("pre"));
+  result.id = "seen";
+  result.textContent = event.data;
+}});
+</script></body>
+"""
+
+DESK = "--window-size=1400,900"
+DARK = "--blink-settings=preferredColorScheme=0"
 NASTY = "<img src=x onerror=window.injected=1>.png"
 
 
@@ -155,7 +175,7 @@ def page(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def look(page, tmp_path_factory):
-    """look(flags...) -> what the probe saw."""
+    """look(flags..., frame=width) -> what the probe saw, in a window or in a frame so wide."""
     text = page.read_text()
     text, opened = re.subn(r"script-src [^;]*;", "script-src 'unsafe-inline';", text)
     assert opened == 1
@@ -163,8 +183,12 @@ def look(page, tmp_path_factory):
     probed.write_text(text.replace("</body>", PROBE + "</body>"))
 
     @cache
-    def look(*flags):
-        found = dump(probed, tmp_path_factory.mktemp("profile"), *flags)
+    def look(*flags, frame=None):
+        opened = probed
+        if frame:
+            opened = page.with_name(f"frame{frame}.html")
+            opened.write_text(FRAME.format(name=probed.name, width=frame))
+        found = dump(opened, tmp_path_factory.mktemp("profile"), *flags)
         seen = re.search(r'<pre id="seen">(.*?)</pre>', found, re.S)
         assert seen, found[-2000:]
         unescaped = seen[1].replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&")
@@ -183,7 +207,7 @@ def test_own_policy_lets_the_page_work(page, tmp_path):
 
 
 def test_page_works(look):
-    seen = look("--window-size=1280,900")
+    seen = look(DESK)
     assert seen["ready"] == "true"
     assert seen["total"] == "100 rows"
     assert seen["first"] == 50
@@ -207,7 +231,7 @@ def test_page_works(look):
 
 def test_the_slider_makes_our_maps(look):
     """The page's maps, shares and ours, of the same statistics, at every p that was tried."""
-    seen = look("--window-size=1280,900")
+    seen = look(DESK)
     assert seen["live"] == [12, False]
     assert seen["begins"] == "85"
     assert seen["moved"]
@@ -226,7 +250,7 @@ def test_the_slider_makes_our_maps(look):
 
 
 def test_figures_and_tables_are_saved_from_the_page(look):
-    saved = look("--window-size=1280,900")["saved"]
+    saved = look(DESK)["saved"]
     drawings = [text for kind, text in saved if kind == "image/svg+xml"]
     assert len(drawings) >= 3 + 3 + 3 + 1
     for text in drawings:
@@ -243,19 +267,31 @@ def test_figures_and_tables_are_saved_from_the_page(look):
 
 
 def test_dark_page_is_dark(look):
-    light = look("--window-size=1280,900")["colors"]
-    seen = look("--window-size=1280,900", "--blink-settings=preferredColorScheme=0")
+    light = look(DESK)["colors"]
+    seen = look(DESK, DARK)
     assert seen["dark"]
     brightness = [sum(map(int, re.findall(r"\d+", color)[:3])) for color in seen["colors"]]
     assert brightness[0] < 120 < 600 < brightness[1]
     assert sum(map(int, re.findall(r"\d+", light[0])[:3])) > 700
 
 
-def test_phone_width_has_no_sideways_scroll(look):
-    seen = look("--window-size=390,844")
+@pytest.mark.parametrize("scheme", [(), (DARK,)], ids=["light", "dark"])
+def test_phone_width_has_no_sideways_scroll(look, scheme):
+    seen = look(*scheme, frame=400)
+    assert seen["dark"] == bool(scheme)
     content, window = seen["width"]
-    assert window < 640
+    assert window == 400
     assert content <= window
+    assert seen["cut"] == []
+    assert seen["outside"] == []
+    assert seen["narrowest"] >= 120  # the names of the methods, beside numbers that scroll
+
+
+def test_no_table_scrolls_on_a_desk(look):
+    seen = look(DESK)
+    content, window = seen["width"]
+    assert content <= window == 1400
+    assert seen["scrolls"] == []
     assert seen["cut"] == []
     assert seen["outside"] == []
 
@@ -289,7 +325,7 @@ def test_hostile_text_stays_text_and_the_console_silent(tmp_path):
     read.manifest["versions"] = {"gag_fast": evil}
     read.manifest["commit"] = evil
     page = write_report([read], tmp_path / "out", ["html"], title=evil, lead=evil)[0]
-    flags = ("--enable-logging=stderr", "--window-size=1280,900")
+    flags = ("--enable-logging=stderr", DESK)
     command = [CHROMIUM, *FLAGS, *flags, f"--user-data-dir={tmp_path}/profile", "--dump-dom"]
     done = subprocess.run(
         [*command, page.as_uri()], capture_output=True, text=True, timeout=120, check=True
