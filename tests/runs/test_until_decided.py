@@ -6,9 +6,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from gag_fast.cli import main
 from gag_fast.measures import MEASURES
 from gag_fast.report import html
-from gag_fast.report.deciding import Rule, decided
+from gag_fast.report.deciding import Rule, decided, standing
 from gag_fast.report.reading import read_run
 from gag_fast.runs import worker as worker_module
 from tests.runs.run_rows import rows, same_bits
@@ -145,3 +146,34 @@ def test_rules_that_make_no_sense(monkeypatch):
     monkeypatch.setitem(MEASURES, "mae", endless)
     with pytest.raises(ValueError, match="mae cannot decide a ranking: its values have no bounds"):
         Rule("mae")
+
+
+@pytest.mark.slow
+@pytest.mark.photos
+def test_on_photographs_it_stops_early_with_the_full_runs_ranking(labelled_samples, tmp_path):
+    """A real classifier: the whole run, the one that stops, and a hundred other orders of it."""
+    words = ("evaluate", str(labelled_samples), "--model", "efficientnet_lite0", "--n", "8")
+    words += ("--methods", "guided_absgrad,smoothgrad,vanilla", "--metrics", "rcap")
+    assert main([*words, "--out", str(tmp_path / "whole")]) == 0
+    assert main([*words, "--until-decided", "--out", str(tmp_path / "stopped")]) == 0
+    check_early_and_right(tmp_path / "whole", tmp_path / "stopped")
+
+
+def check_early_and_right(whole, stopped):
+    full = read_run(whole)
+    scores = full.matrix("rcap")
+    ranking = [full.methods[k] for k in np.argsort(-scores.mean(axis=0))]
+    found = decided(read_run(stopped))
+    assert found.settled_at < len(scores)
+    assert found.ranking == ranking
+    settled_at = [found.settled_at]
+    for seed in range(100):
+        rule = Rule("rcap", 0.05, seed)
+        race = rule.race(len(full.methods), len(scores))
+        race.update(np.random.default_rng(seed).permutation(scores))
+        assert race.settled
+        assert standing(rule, race, full.methods).ranking == ranking
+        settled_at.append(race.settled_at)
+    order, first, last = " > ".join(ranking), min(settled_at), max(settled_at)
+    print(f"settled after {found.settled_at} of {len(scores)} images: {order}")
+    print(f"in 100 other orders after {first} to {last}, the same ranking")
