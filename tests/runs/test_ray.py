@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 
+from gag_fast.report.deciding import Rule
 from gag_fast.runs.on_ray import RayExecutor
 from tests.runs.run_rows import rows, same_bits
 
@@ -42,6 +43,17 @@ def test_a_run_may_change_engines(photos, start):
     (out / "results" / "part-000001.parquet").unlink()
     assert start(data, engine="ray", workers=2).computed == 4
     assert same_bits(rows(out), whole)
+
+
+def test_a_run_until_decided_stops_at_the_same_image(photos, start):
+    """Chunks come in any order from workers; what is decided, and the rows kept, do not depend."""
+    data = photos(60)
+    rule = Rule("rcap", 0.4, seed=3)
+    local = start(data, out="local", until_decided=rule)
+    remote = start(data, out="ray", engine="ray", workers=2, until_decided=rule)
+    assert local.settled
+    assert remote.done == local.done < 60
+    assert same_bits(rows(local.out), rows(remote.out))
 
 
 def test_bad_images_and_maps(photos, start):
