@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.integrate import trapezoid
 
 from benchmarks import machine, material
 from benchmarks.material import photographs
@@ -42,7 +43,7 @@ class Area:
 
 def area_from(curve: np.ndarray, at: np.ndarray) -> Area:
     """Trapezoids on [0, 1] through the points with the indexes `at`."""
-    return Area(float(np.trapezoid(curve[at], at / (len(curve) - 1))), len(at))
+    return Area(float(trapezoid(curve[at], at / (len(curve) - 1))), len(at))
 
 
 def adaptive(curve: np.ndarray, tolerance: float) -> Area:

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from gag_fast import ops
+from gag_fast._errors import within_memory
 from gag_fast._inputs import (
     ArrayLike,
     as_percents,
@@ -35,6 +36,7 @@ from gag_fast._inputs import (
 )
 
 
+@within_memory
 def guided_absgrad(
     grads: ArrayLike | Sequence[ArrayLike],
     p: float | Sequence[float] = 85,
@@ -222,6 +224,7 @@ class GradientStats:
         """Number of samples taken in so far."""
         return self._count
 
+    @within_memory
     def update(self, grad: ArrayLike) -> None:
         """Takes in one more sample.
 
@@ -245,6 +248,7 @@ class GradientStats:
             self._fold(sample.unsqueeze(1), batched, isinstance(grad, np.ndarray))
             self._checked = _kind(grad) if type(grad) is Tensor else None
 
+    @within_memory
     def update_stack(self, grads: ArrayLike) -> None:
         """Takes in the n samples of a stack `[n,C,H,W]` or `[B,n,C,H,W]`, in one read of it.
 
@@ -253,6 +257,7 @@ class GradientStats:
         stack, batched = as_stack(grads)
         self._fold(stack, batched, isinstance(grads, np.ndarray))
 
+    @within_memory
     def merge(self, other: GradientStats) -> None:
         """Takes in all samples of `other`, which is left as it was (Chan's rule).
 
@@ -314,6 +319,7 @@ class GradientStats:
         with self._lock:
             return self._hand_back(self._require(1, "deviations").m2)
 
+    @within_memory
     def guided_absgrad(
         self, p: float | Sequence[float] = 85, normalize: bool = True, channels: str = "sum"
     ) -> Any:

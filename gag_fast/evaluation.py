@@ -14,6 +14,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from gag_fast import metrics as _metrics
+from gag_fast._errors import within_memory
 from gag_fast.classifier import Classifier
 from gag_fast.explainer import explain as _explain
 from gag_fast.metrics import Scores
@@ -22,6 +23,7 @@ from gag_fast.presets import Preset
 Method = str | Callable[..., Tensor]
 
 
+@within_memory
 def evaluate(
     clf: Classifier | nn.Module | str | Path,
     images: Any,

@@ -9,6 +9,7 @@ from typing import Any, Unpack
 import numpy as np
 from torch import Tensor, nn
 
+from gag_fast._errors import within_memory
 from gag_fast.attribution import registry
 from gag_fast.attribution.explaining import explain_as
 from gag_fast.attribution.explanation import Explanation, MethodOptions
@@ -22,6 +23,7 @@ def methods() -> list[str]:
     return registry.names()
 
 
+@within_memory
 def explain(
     model: nn.Module | GradientSource,
     images: Tensor | np.ndarray,
@@ -110,6 +112,7 @@ def explain(
     return maps[method]
 
 
+@within_memory
 def explain_many(
     model: nn.Module | GradientSource,
     images: Tensor | np.ndarray,

@@ -16,12 +16,12 @@ import torch
 from torch import Tensor
 
 from gag_fast import onnx_metadata, ops
-from gag_fast._errors import ClassifierError
+from gag_fast._errors import ClassifierError, within_memory
 from gag_fast._inputs import as_percents
 from gag_fast.attribution.inputs import as_keys
 from gag_fast.classifier.arguments import checked_images, checked_threads
 from gag_fast.classifier.graphs import GraphDriver, GraphLane
-from gag_fast.classifier.opening import DEFAULTS, open_on
+from gag_fast.classifier.opening import DEFAULTS, check_bounds, open_on
 from gag_fast.classifier.providers import Providers
 from gag_fast.models import ModelSpec
 
@@ -75,17 +75,27 @@ class OnnxExplanation:
                 f"gives {', '.join(gives)}; write one with gag-fast export NAME OUT.onnx "
                 "--explanation FILE"
             )
-        channels, height, width = given["images"].shape[1:]
-        self._shape = (int(channels), int(height), int(width))
+        shape = given["images"].shape
+        if len(shape) != 4 or not all(isinstance(length, int) for length in shape[1:]):
+            raise ClassifierError(f"{self.path.name} leaves the images' size open: {shape}")
+        check_bounds(shape, (), self.path.name)
+        self._shape = (shape[1], shape[2], shape[3])
         self.spec = self._spec()
 
     def _spec(self) -> ModelSpec | None:
         props = self._session.get_modelmeta().custom_metadata_map
         if "classes" not in props:
             return None
-        found = onnx_metadata.decode(props, int(props["classes"]))
+        try:
+            classes = int(props["classes"])
+        except ValueError:
+            raise ClassifierError(
+                f"{self.path}: the metadata's number of classes is {props['classes'][:40]!r}"
+            ) from None
+        found = onnx_metadata.decode(props, classes, str(self.path), self._shape[0])
         return None if found is None else found[0]
 
+    @within_memory
     def __call__(
         self,
         images: Images,

@@ -39,7 +39,10 @@ def encode(spec: ModelSpec, score: str) -> dict[str, str]:
 
 
 def decode(
-    props: Mapping[str, str], num_classes: int, source: str = "the file"
+    props: Mapping[str, str],
+    num_classes: int,
+    source: str = "the file",
+    channels: int | None = None,
 ) -> tuple[ModelSpec, str] | None:
     """The reverse of `encode`, or None where the file carries no metadata of ours.
 
@@ -47,6 +50,8 @@ def decode(
         props: the metadata_props of a file.
         num_classes: K of its output.
         source: the file's name, for messages.
+        channels: of the images it takes, None where it leaves them open. One value of mean and std
+            serves any number of channels.
 
     Raises:
         ClassifierError: a newer format, a missing key or a value that is not what it should be.
@@ -54,7 +59,7 @@ def decode(
     if "gag_fast.format" not in props:
         return None
     try:
-        return _decoded(props, num_classes)
+        return _decoded(props, num_classes, channels)
     except KeyError as error:
         raise ClassifierError(f"{source}: the metadata lacks {error}") from None
     except (TypeError, OverflowError, RecursionError, json.JSONDecodeError) as error:
@@ -63,7 +68,9 @@ def decode(
         raise ClassifierError(f"{source}: {error}") from None
 
 
-def _decoded(props: Mapping[str, str], num_classes: int) -> tuple[ModelSpec, str]:
+def _decoded(
+    props: Mapping[str, str], num_classes: int, channels: int | None
+) -> tuple[ModelSpec, str]:
     values: dict[str, Any] = {
         k: props[k] if k in _WORDS else json.loads(props[k], parse_constant=_no_number)
         for k in props
@@ -82,6 +89,9 @@ def _decoded(props: Mapping[str, str], num_classes: int) -> tuple[ModelSpec, str
         std=tuple(values["std"]),
         interpolation=values["interpolation"],
     )
+    colours = len(preprocessing.mean)
+    if channels is not None and colours not in (1, channels):
+        raise ValueError(f"{colours} values of mean and std for {channels} channels")
     given = values["labels"]
     if given is not None and not (
         isinstance(given, list) and all(isinstance(label, str) for label in given)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from gag_fast.classifier.lanes import LanePool
 from gag_fast.classifier.opening import Session
-from gag_fast.classifier.sessions import run_options
+from gag_fast.classifier.sessions import run_bound, run_options
 
 _KINDS = {torch.float32: np.float32, torch.int64: np.int64}
 
@@ -49,7 +49,7 @@ class GraphLane:
             self._rows = rows
             # Anew with each binding: see `run_options`.
             self._options = run_options(self._session, next(iter(self.inputs.values())).device)
-        self._session.run_with_iobinding(self._binding, self._options)
+        run_bound(self._session, self._binding, self._options)
 
     def _bind(self, bind: Callable[..., None], name: str, buffer: Tensor, rows: int) -> None:
         shape = tuple(buffer.shape) if name in self._single else (rows, *buffer.shape[1:])

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from gag_fast import onnx_metadata
-from gag_fast._errors import ClassifierError
+from gag_fast._errors import ClassifierError, within_memory
 from gag_fast.classifier import batch_size as batch_sizes
 from gag_fast.classifier import opening
 from gag_fast.classifier.arguments import (
@@ -165,14 +165,8 @@ class Classifier:
     def _metadata(self, facts: Facts) -> tuple[ModelSpec, str] | None:
         if facts.classes is None:
             return None
-        found = onnx_metadata.decode(facts.metadata, max(2, facts.classes), str(self.path))
-        if found is not None and len(found[0].preprocessing.mean) not in (1, facts.channels):
-            values = len(found[0].preprocessing.mean)
-            if facts.channels is not None:
-                raise ClassifierError(
-                    f"{self.path}: {values} values of mean and std for {facts.channels} channels"
-                )
-        return found
+        classes = max(2, facts.classes)
+        return onnx_metadata.decode(facts.metadata, classes, str(self.path), facts.channels)
 
     @classmethod
     def from_torch(
@@ -291,6 +285,7 @@ class Classifier:
         first, second = (torch.tensor(v, dtype=torch.float64) for v in (mean, std))
         return first.expand(channels).clone(), second.expand(channels).clone()
 
+    @within_memory
     def __call__(self, images: Images) -> Images:
         """Class probabilities float32 [B, K] of images [B, C, H, W].
 

@@ -17,11 +17,11 @@ import torch
 from torch import Tensor
 
 from gag_fast import onnx_metadata
-from gag_fast._errors import ClassifierError
+from gag_fast._errors import ClassifierError, within_memory
 from gag_fast.classifier.arguments import checked_batch_size, checked_images, checked_threads
 from gag_fast.classifier.graphs import GraphDriver, GraphLane
 from gag_fast.classifier.lanes import Shape, image_shape
-from gag_fast.classifier.opening import DEFAULTS, open_on
+from gag_fast.classifier.opening import DEFAULTS, check_bounds, open_on
 from gag_fast.classifier.providers import CPU, Providers
 from gag_fast.models import ModelSpec
 
@@ -108,15 +108,17 @@ class OnnxGradients:
             )
         batch, *shape = given["images"].shape
         self.fixed_batch: int | None = batch if isinstance(batch, int) else None
-        if not all(isinstance(length, int) for length in shape):
-            raise ClassifierError(f"{self.path.name} leaves the images' size open: {shape}")
+        scores = gives["logits"].shape
+        lengths = (*shape, *scores[1:])
+        if len(lengths) != 4 or not all(isinstance(length, int) for length in lengths):
+            raise ClassifierError(
+                f"{self.path.name} leaves sizes open: images {[batch, *shape]}, logits {scores}"
+            )
+        check_bounds(given["images"].shape, scores, self.path.name)
         self._shape: Shape = tuple(shape)
-        self.num_classes = int(gives["logits"].shape[1])
+        self.num_classes = int(scores[1])
         metadata = self._session.get_modelmeta().custom_metadata_map
-        try:
-            found = onnx_metadata.decode(metadata, self.num_classes)
-        except ValueError as error:
-            raise ClassifierError(f"{self.path}: {error}") from None
+        found = onnx_metadata.decode(metadata, self.num_classes, str(self.path), self._shape[0])
         self.spec: ModelSpec | None = None if found is None else found[0]
 
     @property
@@ -124,6 +126,7 @@ class OnnxGradients:
         """Where the passes run."""
         return self._driver.device
 
+    @within_memory
     def __call__(self, images: Images, targets: Any) -> Images:
         """Gradients float32 [B,C,H,W] of the targets' scores at images [B,C,H,W].
 

@@ -303,7 +303,7 @@ def _facts(session: Any, name: str) -> Facts:
     given, out = session.get_inputs()[0], session.get_outputs()[0]
     batch, channels, height, width = (d if isinstance(d, int) else None for d in given.shape)
     size = None if height is None or width is None else (height, width)
-    _check_bounds(given.shape, out.shape, name)
+    check_bounds(given.shape, out.shape, name)
     classes = out.shape[1] if len(out.shape) == 2 and isinstance(out.shape[1], int) else None
     if classes is None:
         # The file does not say: one image does.
@@ -320,12 +320,18 @@ def _facts(session: Any, name: str) -> Facts:
                 f"{x.shape[0]}"
             )
         classes = scores.shape[1]
-        _check_bounds(given.shape, (None, classes), name)
+        check_bounds(given.shape, (None, classes), name)
     return Facts(channels, size, classes, batch, dict(session.get_modelmeta().custom_metadata_map))
 
 
-def _check_bounds(taken: Sequence[object], given: Sequence[object], name: str) -> None:
-    """Refuses sizes that no classifier has, before memory is asked for by them."""
+def check_bounds(taken: Sequence[object], given: Sequence[object], name: str) -> None:
+    """Refuses sizes that no classifier has, before memory is asked for by them.
+
+    Args:
+        taken: the shape of the images in the file, names where it leaves a length open.
+        given: likewise of the scores.
+        name: the file's, for the message.
+    """
     fixed = [d for d in taken if isinstance(d, int)]
     if any(d < 1 for d in fixed) or math.prod(fixed) > MAX_VALUES:
         raise ClassifierError(f"{name} takes images {list(taken)}: no batch of that shape can be")

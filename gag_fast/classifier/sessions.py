@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gag_fast._errors import ClassifierError, first_line, memory_fault
 from gag_fast.classifier.lanes import Backend, Collect, Fill, Lane, LanePool, Shape
 
 
@@ -159,7 +160,7 @@ class _BoundLane(Lane):
     def run(self, rows: int) -> Tensor:
         """Raw scores of the first rows; the whole batch is computed where its size is fixed."""
         self._bind(self.buffer.shape[0] if self.whole else rows)
-        self.session.run_with_iobinding(self.binding, self.options)
+        run_bound(self.session, self.binding, self.options)
         return self.scores[:rows]
 
     def cancel(self, now: bool = True) -> None:
@@ -187,6 +188,21 @@ class _BoundLane(Lane):
             self.scores.data_ptr(),
         )
         self.bound_rows = rows
+
+
+def run_bound(session: Any, binding: Any, options: Any) -> None:
+    """One forward pass over what is bound.
+
+    Raises:
+        OutOfMemoryError: there was too little for it.
+        ClassifierError: it failed otherwise; ONNX Runtime's own errors have many lines and no base.
+    """
+    try:
+        session.run_with_iobinding(binding, options)
+    except Exception as error:
+        raise (
+            memory_fault(error) or ClassifierError(f"a forward pass failed: {first_line(error)}")
+        ) from error
 
 
 def run_once(session: Any, images: np.ndarray) -> list[np.ndarray]:

@@ -18,6 +18,7 @@ from importlib import import_module
 from typing import NoReturn
 
 from gag_fast import __version__
+from gag_fast._errors import memory_fault
 from gag_fast._text import one_line
 from gag_fast.cli.streams import lasting
 
@@ -77,10 +78,11 @@ def _run(args: argparse.Namespace) -> int:
     except Exception as error:
         if os.environ.get(TRACEBACK):
             raise
+        error = memory_fault(error) or error
         print(f"gag-fast: error: {one_line(_describe(error))}", file=sys.stderr)
-        return (
-            MISTAKE if isinstance(error, (ValueError, TypeError, ImportError, OSError)) else FAILED
-        )
+        mistakes = (ValueError, TypeError, ImportError, OSError)
+        asked_too_much = isinstance(error, MemoryError)
+        return MISTAKE if isinstance(error, mistakes) and not asked_too_much else FAILED
 
 
 def _describe(error: Exception) -> str:

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from gag_fast import measures, ops, perturb
+from gag_fast._errors import within_memory
 from gag_fast.classifier import Classifier
 from gag_fast.classifier.ahead import prepared_ahead, uploaded
 from gag_fast.classifier.lanes import image_shape
@@ -117,6 +118,7 @@ def evaluate(
     )
 
 
+@within_memory
 def rcap(
     clf: Classifier,
     images: Any,

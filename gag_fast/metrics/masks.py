@@ -7,10 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gag_fast._errors import within_memory
 from gag_fast.metrics.case import Case
 from gag_fast.metrics.inputs import check_pair
 
 
+@within_memory
 def log_cosh_dice(maps: Any, masks: Any, smooth: float = 1.0) -> Any:
     """log(cosh(1 - Dice)) of soft maps, Dice = (2 sum M T + smooth) / (sum M + sum T + smooth).
 
@@ -29,6 +31,7 @@ def log_cosh_dice(maps: Any, masks: Any, smooth: float = 1.0) -> Any:
     return back(torch.log(torch.cosh(1 - dice)))
 
 
+@within_memory
 def mae(maps: Any, masks: Any, form: str = "mean") -> Any:
     """Mean absolute difference mean |M - T| over the pixels.
 

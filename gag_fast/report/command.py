@@ -12,6 +12,7 @@ from gag_fast.report import html, tables
 from gag_fast.report.compare import check_alike
 from gag_fast.report.export import export_scores
 from gag_fast.report.files import figure_files, table_files
+from gag_fast.report.ownership import owning
 from gag_fast.report.reading import Run, read_run
 
 FORMATS = (*tables.FORMATS, "html")
@@ -37,7 +38,8 @@ def write_report(
     tables one after the other.
 
     Raises:
-        ValueError: no run, or an unknown format.
+        ValueError: no run, an unknown format, or a folder that holds a file of such a name which
+            no report wrote.
         OSError: the folder cannot be written.
     """
     unknown = [f for f in formats if f not in ALL_FORMATS]
@@ -52,23 +54,22 @@ def write_report(
     shown = None
     if {"html", "figures", "tables"} & set(formats):
         shown = html.contents(runs, summaries=summaries, credits=credits)
-    written = []
+    contents: dict[str, bytes] = {}
     for name in formats:
         if name in tables.FORMATS:
             suffix, write = tables.FORMATS[name]
             text = "\n".join(write(summary) for summary in summaries)
-            written.append(
-                _write(out / f"table.{suffix}", text.encode("utf-8", "backslashreplace"))
-            )
+            contents[f"table.{suffix}"] = text.encode("utf-8", "backslashreplace")
             continue
         assert shown is not None
         if name == "html":
             text = html.render_contents(shown, title=title, lead=lead)
-            written.append(_write(out / "index.html", text.encode("utf-8", "backslashreplace")))
+            contents["index.html"] = text.encode("utf-8", "backslashreplace")
         else:
             files = figure_files(shown) if name == "figures" else table_files(shown)
-            written += [_write(out / name / file, content) for file, content in files]
-    return written
+            contents |= {f"{name}/{file}": content for file, content in files}
+    with owning(out, contents):
+        return [_write(out / name, content) for name, content in contents.items()]
 
 
 def _write(path: Path, content: bytes) -> Path:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from gag_fast._errors import within_memory
 from gag_fast.runs.computing import compute
 from gag_fast.runs.executor import executor_of
 from gag_fast.runs.opening import opened
 from gag_fast.runs.request import Request, Summary
 
 
+@within_memory
 def run(request: Request, quiet: bool = False) -> Summary:
     """Explains and scores a data set; goes on with the folder's run when there is one.
 

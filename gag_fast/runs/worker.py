@@ -15,7 +15,7 @@ import pyarrow as pa
 import torch
 
 from gag_fast import measures
-from gag_fast._errors import GagFastError, first_line
+from gag_fast._errors import GagFastError, first_line, memory_fault
 from gag_fast.attribution.explaining import Pass, explain_as
 from gag_fast.attribution.explanation import Explanation
 from gag_fast.attribution.gradients import GradientEngine
@@ -230,18 +230,18 @@ class Worker:
         try:
             if work.methods:
                 maps = dict(self._explain(images, targets, work.methods, ids, watched))
-        except (ValueError, TypeError) as error:
-            raise MethodError(str(error)) from error
-        except RuntimeError as first:
+        except (RuntimeError, MemoryError) as first:
             # Out of memory, or one method's fault: the others may well work alone.
             watched = Watched()
             for method in work.methods:
                 try:
                     maps.update(self._explain(images, targets, (method,), ids, watched))
-                except RuntimeError as error:
-                    errors[method] = first_line(error)
+                except (RuntimeError, MemoryError) as error:
+                    errors[method] = first_line(memory_fault(error) or error)
             if not maps and len(work.methods) == 1:
-                errors[work.methods[0]] = first_line(first)
+                errors[work.methods[0]] = first_line(memory_fault(first) or first)
+        except (ValueError, TypeError) as error:
+            raise MethodError(str(error)) from error
         found, missing = self._given(chunk, images)
         maps |= found
         seconds = time.perf_counter() - begin
@@ -270,8 +270,8 @@ class Worker:
                 }
                 scores = self._evaluate(explained, stack)
                 further = self._further(explained, stack)
-        except RuntimeError as error:
-            reason = f"scoring failed: {first_line(error)}"
+        except (RuntimeError, MemoryError) as error:
+            reason = f"scoring failed: {first_line(memory_fault(error) or error)}"
             failures = {(i, m): reason for i in range(len(explained.decoded)) for m in methods}
         seconds = time.perf_counter() - begin
         rows = []

@@ -6,6 +6,8 @@ import pytest
 
 from gag_fast import demo
 from gag_fast.cli import main
+from gag_fast.report import command
+from gag_fast.report.reading import read_run
 from gag_fast.runs.folder import RunError, RunFolder, claim
 
 
@@ -95,6 +97,69 @@ def test_other_commands_take_no_folder_of_another(tmp_path, capsys, command):
     assert main([*command.split(), "--out", str(tmp_path)]) == 2
     assert "it holds train.csv; give another folder" in capsys.readouterr().err
     assert (tmp_path / "train.csv").read_text() == "mine"
+
+
+def report_to(out, run, *more):
+    return main(["report", str(run), "--out", str(out), *more])
+
+
+def test_a_report_replaces_no_file_of_another(photos, start, tmp_path, capsys):
+    run, out = start(photos(2)).out, tmp_path / "site"
+    for name in ("index.html", "table.csv", "figures/ranks-rcap.svg"):
+        path = out / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("mine")
+    before = tree(out)
+    assert report_to(out, run, "--formats", "text,csv,html") == 2
+    line = capsys.readouterr().err
+    assert "was not written by a report, or was changed since (so were 1 more)" in line
+    assert len(line.splitlines()) == 1
+    assert tree(out) == before
+    assert report_to(out, run, "--formats", "text") == 0  # beside them is room
+    assert {name: tree(out)[name] for name in before} == before
+
+
+def test_a_report_replaces_what_a_report_wrote(photos, start, tmp_path, capsys):
+    run, out = start(photos(2)).out, tmp_path / "site"
+    everything = ("--formats", "text,markdown,csv,latex,html,figures,tables")
+    assert report_to(out, run, *everything) == 0
+    assert report_to(out, run, *everything) == 0
+    assert report_to(out, run, "--formats", "html") == 0
+    (out / "table.csv").write_text("edited by hand")
+    capsys.readouterr()
+    assert report_to(out, run, *everything) == 2
+    assert f"{out / 'table.csv'} was not written by a report" in capsys.readouterr().err
+    assert (out / "table.csv").read_text() == "edited by hand"
+    (out / "table.csv").unlink()
+    assert report_to(out, run, *everything) == 0
+
+
+def test_a_report_that_was_killed_is_written_again(photos, start, tmp_path, monkeypatch):
+    """Between two files: both the old and the new ones are known as a report's."""
+    run, out = start(photos(2)).out, tmp_path / "site"
+    assert report_to(out, run, "--formats", "html") == 0
+    read, written = read_run(run), []
+
+    def killed(path, content):
+        if written:
+            raise KeyboardInterrupt
+        path.write_bytes(content)
+        written.append(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(command, "_write", killed)
+        with pytest.raises(KeyboardInterrupt):
+            command.write_report([read], out, ["html", "text"], title="another")
+    assert written == [out / "index.html"]
+    assert report_to(out, run, "--formats", "html,text") == 0
+
+
+def test_a_report_folder_of_an_older_version_is_taken(photos, start):
+    run = start(photos(2)).out
+    (run / "report").mkdir()
+    (run / "report" / "index.html").write_text("of version 0.1.0")
+    assert main(["report", str(run)]) == 0
+    assert "of version 0.1.0" not in (run / "report" / "index.html").read_text()
 
 
 def test_a_folder_claimed_is_taken_again(tmp_path):

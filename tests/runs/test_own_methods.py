@@ -207,3 +207,21 @@ def test_the_same_from_python(photos, start, onnx, tmp_path):
     with pytest.raises(TypeError, match="unknown option 'sed'; did you mean 'seed'"):
         gag_fast.run(data, MODEL, "vanilla", tmp_path / "x", sed=1, **common)
     assert os.listdir(tmp_path / "m")
+
+
+def greedy(model, images, targets):
+    """A method that finds no memory."""
+    return np.empty((1 << 25, 1 << 25), np.float64)
+
+
+def test_a_method_out_of_memory_costs_its_own_rows(photos, start):
+    data, own = photos(5), f"{__name__}:greedy"
+    summary = start(data, methods=("vanilla", own))
+    assert not summary.complete
+    table = rows(summary.out).to_pylist()
+    for row in table:
+        assert row["status"] == ("failed" if row["method"] == own else "ok")
+    reasons = {row["error"] for row in table} - {None}
+    assert len(reasons) == 1
+    assert f"out of memory: {own} failed: MemoryError: Unable to allocate" in reasons.pop()
+    assert start(data, methods=("vanilla", own)).computed == 0

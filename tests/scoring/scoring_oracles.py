@@ -6,6 +6,7 @@ Nothing here is shared with the package. `predict` maps one image [C, H, W] to p
 import math
 
 import numpy as np
+from scipy.integrate import trapezoid
 
 
 def reflected_blur(image, kernel, sigma):
@@ -62,8 +63,8 @@ def paper(predict, image, saliency, target, mean, std, lower_bound=50, interval=
         "partitions": shares,
         "deletion": deletion,
         "insertion": insertion,
-        "dauc": float(np.trapezoid(deletion, dx=0.1)),
-        "iauc": float(np.trapezoid(insertion, dx=0.1)),
+        "dauc": float(trapezoid(deletion, dx=0.1)),
+        "iauc": float(trapezoid(insertion, dx=0.1)),
     }
 
 
@@ -95,8 +96,8 @@ def official(predict, image, saliency, target, mean, std):
         "partitions": shares,
         "deletion": deletion,
         "insertion": insertion,
-        "dauc": float(np.trapezoid(deletion, x)),
-        "iauc": float(np.trapezoid(insertion, x)),
+        "dauc": float(trapezoid(deletion, x)),
+        "iauc": float(trapezoid(insertion, x)),
     }
 
 
@@ -138,6 +139,6 @@ def torchcam(predict, image, saliency, target, steps=20):
     x = np.array(counts) / order.size
     return {
         **curves,
-        "dauc": float(np.trapezoid(curves["deletion"], x)),
-        "iauc": float(np.trapezoid(curves["insertion"], x)),
+        "dauc": float(trapezoid(curves["deletion"], x)),
+        "iauc": float(trapezoid(curves["insertion"], x)),
     }

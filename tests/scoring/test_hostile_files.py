@@ -107,6 +107,59 @@ def test_two_means_for_three_channels(tmp_path, props):
     refused(graph(tmp_path / "a.onnx", metadata=props), "2 values of mean and std for 3 channels")
 
 
+def gradient_file(path, images=("B", 3, 8, 8), logits=("B", 3), metadata=()):
+    """What OnnxGradients opens: the images as their own gradients, their means as logits."""
+    f32, i64 = TensorProto.FLOAT, TensorProto.INT64
+    nodes = [
+        helper.make_node("Identity", ["images"], ["gradients"]),
+        helper.make_node("ReduceMean", ["images", "axes"], ["logits"], keepdims=0),
+    ]
+    made = helper.make_graph(
+        nodes,
+        "hostile",
+        [
+            helper.make_tensor_value_info("images", f32, images),
+            helper.make_tensor_value_info("targets", i64, images[:1]),
+        ],
+        [
+            helper.make_tensor_value_info("gradients", f32, images),
+            helper.make_tensor_value_info("logits", f32, logits),
+        ],
+        [helper.make_tensor("axes", i64, [2], [2, 3])],
+    )
+    model = helper.make_model(made, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    helper.set_model_props(model, dict(metadata))
+    save(model, path)
+    return path
+
+
+def test_gradients_of_two_means_for_three_channels(tmp_path, props):
+    props |= {"input_size": "8", "resize": "8", "labels": "null"}
+    x = torch.rand(2, 3, 8, 8)
+    right = gag_fast.OnnxGradients(gradient_file(tmp_path / "a.onnx", metadata=props), "cpu")
+    assert torch.equal(right(x, [0, 1]), x)
+    props |= {"mean": "[0, 0]", "std": "[1, 1]"}
+    with pytest.raises(GagFastError, match="2 values of mean and std for 3 channels") as caught:
+        gag_fast.OnnxGradients(gradient_file(tmp_path / "b.onnx", metadata=props), "cpu")
+    assert str(caught.value).startswith(str(tmp_path / "b.onnx"))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("images", "logits", "reason"),
+    [
+        (("B", 3, "H", "W"), ("B", 3), "leaves sizes open"),
+        (("B", "C", 8, 8), ("B", "C"), "leaves sizes open"),
+        (("B", 3, 1 << 20, 1 << 20), ("B", 3), "no batch of that shape can be"),
+        ((0, 3, 8, 8), (0, 3), "no batch of that shape can be"),
+    ],
+)
+def test_gradients_of_shapes_that_cannot_be(tmp_path, images, logits, reason):
+    with pytest.raises(GagFastError, match=reason) as caught:
+        gag_fast.OnnxGradients(gradient_file(tmp_path / "a.onnx", images, logits), "cpu")
+    assert "\n" not in str(caught.value)
+
+
 @pytest.mark.parametrize("value", ["1000000000", "-1", "true", "0", '"8"', "[8]", "3", "1e9"])
 def test_a_poisoned_memory_of_batch_sizes_is_passed_over(tmp_path, monkeypatch, value):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))

@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from scipy.integrate import trapezoid
 from torch import nn
 
 import gag_fast
@@ -150,7 +151,7 @@ def test_srg_as_the_paper_says(clf, photos, probability):
                     flat = images[i].flatten(1).clone()
                     flat[:, removed[:count].copy()] = 0
                     curve.append(probability(flat.reshape(1, 3, 224, 224), targets[i]).item())
-                areas.append(np.trapezoid(curve, dx=0.25))
+                areas.append(trapezoid(curve, dx=0.25))
             assert float(found.srg[i, m]) == pytest.approx(areas[1] - areas[0], abs=1e-5)
 
 
@@ -246,7 +247,7 @@ def test_interpolation_is_scipys(photographs):
 
 def test_information_curves_as_saliency_has_them(lite0, photographs, monkeypatch):
     pic = pytest.importorskip("saliency.metrics.pic")
-    monkeypatch.setattr(np, "trapz", np.trapezoid, raising=False)
+    monkeypatch.setattr(np, "trapz", trapezoid, raising=False)
     module, spec = lite0
     clf = Classifier.from_torch(module, spec, batch_size=8)
     clf._size = None  # the network takes any size; small pictures keep the reference bearable
