@@ -154,12 +154,14 @@ def test_a_report_that_was_killed_is_written_again(photos, start, tmp_path, monk
     assert report_to(out, run, "--formats", "html,text") == 0
 
 
-def test_a_report_folder_of_an_older_version_is_taken(photos, start):
+def test_the_report_folder_of_a_run_is_a_report_s(photos, start, tmp_path):
     run = start(photos(2)).out
-    (run / "report").mkdir()
-    (run / "report" / "index.html").write_text("of version 0.1.0")
+    for folder in (run / "report", tmp_path / "report"):
+        folder.mkdir()
+        (folder / "index.html").write_text("of version 0.1.0")
     assert main(["report", str(run)]) == 0
     assert "of version 0.1.0" not in (run / "report" / "index.html").read_text()
+    assert report_to(tmp_path / "report", run) == 2
 
 
 def test_a_folder_claimed_is_taken_again(tmp_path):
