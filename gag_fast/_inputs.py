@@ -72,14 +72,14 @@ def as_gradient(value: Any, name: str) -> Tensor:
     if value.layout != torch.strided:
         raise InputTypeError(f"{name} must be a dense tensor, got layout {value.layout}")
     if not (value.is_cpu or value.is_cuda):
-        raise ValueError(f"{name} must be on the CPU or a CUDA device, got {value.device}")
+        raise GagFastError(f"{name} must be on the CPU or a CUDA device, got {value.device}")
     if value.is_cuda and not _has_cuda_kernels():
-        raise ValueError(
+        raise GagFastError(
             f"{name} is on {value.device}, but this build of gag_fast has no CUDA kernels loaded: "
             'gag_fast.build_info()["cuda_library"] says why'
         )
     if value.numel() == 0:
-        raise ValueError(f"{name} has an empty axis: shape {list(value.shape)}")
+        raise GagFastError(f"{name} has an empty axis: shape {list(value.shape)}")
     return value.detach() if value.requires_grad else value
 
 
@@ -97,7 +97,7 @@ def as_stack(value: ArrayLike) -> tuple[Tensor, bool]:
         return stack.unsqueeze(0), False
     if stack.dim() == 5:
         return stack, True
-    raise ValueError(
+    raise GagFastError(
         f"grads must be [n,C,H,W] or [B,n,C,H,W], got {stack.dim()} dimensions: "
         f"shape {list(stack.shape)}"
     )
@@ -110,7 +110,7 @@ def as_sample(value: ArrayLike, name: str = "grad") -> tuple[Tensor, bool]:
         return sample.unsqueeze(0), False
     if sample.dim() == 4:
         return sample, True
-    raise ValueError(
+    raise GagFastError(
         f"{name} must be [C,H,W] or [B,C,H,W], got {sample.dim()} dimensions: "
         f"shape {list(sample.shape)}"
     )
@@ -169,10 +169,12 @@ def _as_percent(value: Any) -> float:
     if isinstance(value, (bool, np.bool_)) or not isinstance(
         value, (int, float, np.integer, np.floating)
     ):
-        raise TypeError(f"p must be a percent in [0, 100] or a sequence of them, got {value!r}")
+        raise InputTypeError(
+            f"p must be a percent in [0, 100] or a sequence of them, got {value!r}"
+        )
     percent = float(value)
     if math.isnan(percent) or not 0.0 <= percent <= 100.0:
-        raise ValueError(f"p must lie in [0, 100], got {value!r}")
+        raise GagFastError(f"p must lie in [0, 100], got {value!r}")
     return percent
 
 
@@ -185,17 +187,17 @@ def as_percents(p: Any) -> tuple[list[float], bool]:
     if isinstance(p, (str, bytes)) or not isinstance(p, Sequence):
         return [_as_percent(p)], True
     if len(p) == 0:
-        raise ValueError("p must hold at least one percent, got an empty sequence")
+        raise GagFastError("p must hold at least one percent, got an empty sequence")
     return [_as_percent(value) for value in p], False
 
 
 def check_samples(n: int, percents: Sequence[float], what: str = "n") -> None:
     """A variance needs two samples; only p = 0 does without one."""
     if n < 1:
-        raise ValueError(f"at least one gradient is needed, got {what} = {n}")
+        raise GagFastError(f"at least one gradient is needed, got {what} = {n}")
     if n < 2 and any(p != 0.0 for p in percents):
         worst = next(p for p in percents if p != 0.0)
-        raise ValueError(
+        raise GagFastError(
             f"p = {worst:g} needs the variance of at least 2 gradients, got {what} = {n}; "
             "with one gradient only p = 0 is defined"
         )
@@ -204,5 +206,5 @@ def check_samples(n: int, percents: Sequence[float], what: str = "n") -> None:
 def check_channels(channels: Any) -> bool:
     """Whether channels are kept apart: `channels="keep"` rather than `"sum"`."""
     if channels not in CHANNELS:
-        raise ValueError(f'channels must be "sum" or "keep", got {channels!r}')
+        raise GagFastError(f'channels must be "sum" or "keep", got {channels!r}')
     return channels == "keep"

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from gag_fast import ops
-from gag_fast._errors import within_memory
+from gag_fast._errors import GagFastError, InputTypeError, within_memory
 from gag_fast._inputs import (
     ArrayLike,
     as_percents,
@@ -84,34 +84,34 @@ def guided_absgrad(
 
 def _fold_sequence(grads: Any) -> GradientStats:
     if not isinstance(grads, (list, tuple)):
-        raise TypeError(
+        raise InputTypeError(
             "grads must be a torch tensor, a NumPy array or a list or tuple of them, "
             f"got {describe(grads)}"
         )
     if not grads:
-        raise ValueError("grads must hold at least one gradient, got an empty sequence")
+        raise GagFastError("grads must hold at least one gradient, got an empty sequence")
     grads = [_alone(grad) for grad in grads]
     first = grads[0]
     for i, grad in enumerate(grads):
         if not isinstance(grad, (Tensor, np.ndarray)):
-            raise TypeError(f"grads[{i}] must be a tensor or an array, got {describe(grad)}")
+            raise InputTypeError(f"grads[{i}] must be a tensor or an array, got {describe(grad)}")
         if isinstance(grad, Tensor) != isinstance(first, Tensor):
-            raise TypeError(
+            raise InputTypeError(
                 f"grads mixes tensors and arrays: grads[0] is {describe(first)}, "
                 f"grads[{i}] is {describe(grad)}"
             )
         if grad.dtype != first.dtype:
-            raise TypeError(
+            raise InputTypeError(
                 f"grads differ in dtype: grads[0] is {describe(first)}, "
                 f"grads[{i}] is {describe(grad)}"
             )
         if grad.shape != first.shape:
-            raise ValueError(
+            raise GagFastError(
                 f"grads differ in shape: grads[0] is {describe(first)}, "
                 f"grads[{i}] is {describe(grad)}"
             )
         if isinstance(grad, Tensor) and grad.device != first.device:
-            raise ValueError(
+            raise GagFastError(
                 f"grads are on different devices: grads[0] on {first.device}, "
                 f"grads[{i}] on {grad.device}"
             )
@@ -266,7 +266,7 @@ class GradientStats:
             ValueError: `other` is of another shape or on another device.
         """
         if not isinstance(other, GradientStats):
-            raise TypeError(f"merge needs a GradientStats, got {describe(other)}")
+            raise InputTypeError(f"merge needs a GradientStats, got {describe(other)}")
         # Of two objects that are merged into each other at once, both threads lock the same first.
         first, second = sorted((self, other), key=id)
         with first._lock, second._lock:
@@ -385,15 +385,15 @@ class GradientStats:
         mine = self._state.shift
         shape = list(like.shape) if batched else list(like.shape[1:])
         if like.shape != mine.shape or batched != self._batched:
-            raise ValueError(f"samples so far are of shape {self._shape()}, got {shape}")
+            raise GagFastError(f"samples so far are of shape {self._shape()}, got {shape}")
         if like.device != mine.device:
-            raise ValueError(f"samples so far are on {mine.device}, got one on {like.device}")
+            raise GagFastError(f"samples so far are on {mine.device}, got one on {like.device}")
         if (like.dtype == torch.float64) != (mine.dtype == torch.float64):
-            raise TypeError(f"statistics accumulate in {mine.dtype}, got {like.dtype}")
+            raise InputTypeError(f"statistics accumulate in {mine.dtype}, got {like.dtype}")
 
     def _require(self, count: int, what: str) -> Moments:
         if self._state is None or self._count < count:
-            raise ValueError(f"{what} needs at least {count} samples, got count = {self._count}")
+            raise GagFastError(f"{what} needs at least {count} samples, got count = {self._count}")
         if self._settled is None:
             return self._state
         m2, abssum = self._settled

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from gag_fast._errors import GagFastError, InputTypeError
 from gag_fast._inputs import describe
 from gag_fast.attribution.settings import SAMPLES
 from gag_fast.explainer import explain
@@ -84,7 +85,7 @@ class GuidedAbsGrad(_Attribution):
 
     def __init__(self, forward_func: Callable[..., Tensor]) -> None:
         if not callable(forward_func):
-            raise TypeError(f"forward_func must be a module or function, got {forward_func!r}")
+            raise InputTypeError(f"forward_func must be a module or function, got {forward_func!r}")
         super().__init__(forward_func)
 
     @_wrappable
@@ -122,14 +123,14 @@ class GuidedAbsGrad(_Attribution):
         """
         given = inputs if isinstance(inputs, tuple) else (inputs,)
         if len(given) != 1:
-            raise ValueError(f"inputs must be one tensor [B,C,H,W], got a tuple of {len(given)}")
+            raise GagFastError(f"inputs must be one tensor [B,C,H,W], got a tuple of {len(given)}")
         (images,) = given
         if isinstance(stdevs, tuple):
             if len(stdevs) != 1:
-                raise ValueError(f"stdevs must be one number, got a tuple of {len(stdevs)}")
+                raise GagFastError(f"stdevs must be one number, got a tuple of {len(stdevs)}")
             stdevs = stdevs[0]
         if n_samples_batch_size is not None and n_samples_batch_size < 1:
-            raise ValueError(f"n_samples_batch_size must be positive, got {n_samples_batch_size}")
+            raise GagFastError(f"n_samples_batch_size must be positive, got {n_samples_batch_size}")
         parts = []
         for rows, module in self._modules(images, additional_forward_args):
             some = images[rows]
@@ -160,7 +161,7 @@ class GuidedAbsGrad(_Attribution):
         count = len(images)
         for argument in arguments:
             if _of_examples(argument) and len(argument) != count:
-                raise ValueError(
+                raise GagFastError(
                     f"tensors among additional_forward_args must have an entry for each of {count} "
                     f"examples, got {describe(argument)}; bind a constant into forward_func"
                 )
@@ -195,6 +196,6 @@ def _classes(target: Any, module: nn.Module, images: Tensor) -> Any:
             isinstance(i, (int, np.integer)) and 0 <= i < size for i, size in zip(indexes, shape)
         )
         if not fits:
-            raise ValueError(f"target {one!r} is no index of the outputs {['N', *shape]}")
+            raise GagFastError(f"target {one!r} is no index of the outputs {['N', *shape]}")
         found.append(int(np.ravel_multi_index(indexes, shape)))
     return found[0] if isinstance(target, tuple) else found

@@ -15,6 +15,8 @@ from enum import Enum
 from importlib import import_module
 from typing import Any
 
+from gag_fast._errors import GagFastError
+
 
 class Need(Enum):
     """What a measure needs beside the map; the values are how messages name it."""
@@ -523,14 +525,14 @@ def choose(
         asked = [*allowed, *(name for name in asked if name != "all")]
     for name in asked:
         for need in sorted(measure(name).needs & lacks, key=lambda n: n.value):
-            raise ValueError(f"{name} needs {need.value}, got none")
+            raise GagFastError(f"{name} needs {need.value}, got none")
     found = tuple(
         m
         for m in MEASURES.values()
         if m.name in asked or (masks and m.paper and Need.MASK in m.needs)
     )
     if not found:
-        raise ValueError(f"metrics must name at least one of {', '.join(MEASURES)}")
+        raise GagFastError(f"metrics must name at least one of {', '.join(MEASURES)}")
     return found
 
 
@@ -560,7 +562,7 @@ def measure(name: str) -> Measure:
         return MEASURES[name]
     near = difflib.get_close_matches(str(name), MEASURES, 1)
     hint = f"; did you mean {near[0]}?" if near else ""
-    raise ValueError(f"metrics must be among {', '.join(MEASURES)}, got {name!r}{hint}")
+    raise GagFastError(f"metrics must be among {', '.join(MEASURES)}, got {name!r}{hint}")
 
 
 def curves_of(chosen: Iterable[Measure]) -> tuple[Curve, ...]:

@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from gag_fast._errors import ClassifierError
+from gag_fast._errors import ClassifierError, GagFastError, InputTypeError
 from gag_fast.models import ModelSpec, Preprocessing
 from gag_fast.scores import SCORES
 
@@ -77,7 +77,7 @@ def _decoded(
         if k in _KEYS
     }
     if values["gag_fast.format"] != FORMAT:
-        raise ValueError(
+        raise GagFastError(
             f"metadata format {values['gag_fast.format']} is not {FORMAT}, the one this "
             "version of gag_fast reads; export the file again"
         )
@@ -91,17 +91,17 @@ def _decoded(
     )
     colours = len(preprocessing.mean)
     if channels is not None and colours not in (1, channels):
-        raise ValueError(f"{colours} values of mean and std for {channels} channels")
+        raise GagFastError(f"{colours} values of mean and std for {channels} channels")
     given = values["labels"]
     if given is not None and not (
         isinstance(given, list) and all(isinstance(label, str) for label in given)
     ):
-        raise TypeError(f"labels must be a list of names, got {json.dumps(given)[:40]}")
+        raise InputTypeError(f"labels must be a list of names, got {json.dumps(given)[:40]}")
     labels = None if given is None else tuple(given)
     if values["score"] not in SCORES:
-        raise ValueError(f"score must be one of {', '.join(SCORES)}, got {values['score']!r}")
+        raise GagFastError(f"score must be one of {', '.join(SCORES)}, got {values['score']!r}")
     if labels is not None and len(labels) != num_classes:
-        raise ValueError(f"{len(labels)} labels for {num_classes} classes")
+        raise GagFastError(f"{len(labels)} labels for {num_classes} classes")
     spec = ModelSpec(
         values["name"],
         preprocessing,
@@ -114,7 +114,7 @@ def _decoded(
 
 
 def _no_number(text: str) -> float:
-    raise ValueError(f"{text} in the metadata is no number")
+    raise GagFastError(f"{text} in the metadata is no number")
 
 
 _WORDS = frozenset({"name", "interpolation", "score", "weights", "weights_sha256"})

@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
+from gag_fast._errors import GagFastError
+
 _CHOICES = {
     "threshold": ("percentile", "sorted"),
     "step_unit": ("fraction", "pixels", "count"),
@@ -163,35 +165,35 @@ class Preset:
     def __post_init__(self) -> None:
         for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:
-                raise ValueError(
+                raise GagFastError(
                     f"preset: {name} must be one of {', '.join(choices)}, "
                     f"got {getattr(self, name)!r}"
                 )
         if not (0 < self.interval <= 100 and 0 <= self.lower_bound <= 100 - self.interval):
-            raise ValueError(
+            raise GagFastError(
                 "preset: lower_bound and interval must leave a percentile in [lower_bound, 100), "
                 f"got lower_bound={self.lower_bound}, interval={self.interval}"
             )
         if not (self.step > 0 and math.isfinite(self.step)):
-            raise ValueError(f"preset: step must be positive, got {self.step}")
+            raise GagFastError(f"preset: step must be positive, got {self.step}")
         if self.step_unit == "fraction":
             parts = round(1 / self.step)
             if abs(parts * self.step - 1) > 1e-9 or parts + self.last_point < 2:
-                raise ValueError(
+                raise GagFastError(
                     f"preset: a fraction as step must divide 1 into whole steps, got {self.step}"
                 )
         if self.step_unit != "fraction" and self.step != int(self.step):
-            raise ValueError(f"preset: step must be a whole number, got {self.step}")
+            raise GagFastError(f"preset: step must be a whole number, got {self.step}")
         if self.order == "sorted" and self.step_unit != "fraction":
-            raise ValueError('preset: order "sorted" needs step_unit "fraction"')
+            raise GagFastError('preset: order "sorted" needs step_unit "fraction"')
         if self.area_width is not None and not self.area_width > 0:
-            raise ValueError(f"preset: area_width must be positive, got {self.area_width}")
+            raise GagFastError(f"preset: area_width must be positive, got {self.area_width}")
         if self.blur_kernel < 1 or self.blur_kernel % 2 == 0:
-            raise ValueError(f"preset: blur_kernel must be odd, got {self.blur_kernel}")
+            raise GagFastError(f"preset: blur_kernel must be odd, got {self.blur_kernel}")
         if not self.blur_sigma > 0:
-            raise ValueError(f"preset: blur_sigma must be positive, got {self.blur_sigma}")
+            raise GagFastError(f"preset: blur_sigma must be positive, got {self.blur_sigma}")
         if self.dice_smooth < 0:
-            raise ValueError(f"preset: dice_smooth must not be negative, got {self.dice_smooth}")
+            raise GagFastError(f"preset: dice_smooth must not be negative, got {self.dice_smooth}")
 
         self._check_measures()
 
@@ -200,15 +202,15 @@ class Preset:
         for name in ("road_shares", "information_shares"):
             shares = tuple(float(v) for v in getattr(self, name))
             if not shares or not all(0 < v < 1 for v in shares):
-                raise ValueError(f"preset: {name} must be shares in (0, 1), got {shares}")
+                raise GagFastError(f"preset: {name} must be shares in (0, 1), got {shares}")
             object.__setattr__(self, name, shares)  # a list, as JSON has it, becomes a tuple
         for name in _COUNTS:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < _COUNTS[name]:
-                raise ValueError(f"preset: {name} must be {_COUNTS[name]} or more, got {value!r}")
+                raise GagFastError(f"preset: {name} must be {_COUNTS[name]} or more, got {value!r}")
         for name, (low, high) in _SPANS.items():
             if not low <= getattr(self, name) <= high:
-                raise ValueError(
+                raise GagFastError(
                     f"preset: {name} must lie in [{low}, {high}], got {getattr(self, name)!r}"
                 )
 
@@ -276,9 +278,9 @@ def preset(name: str | Preset | Mapping[str, Any], **overrides: Any) -> Preset:
     elif name in PRESETS:
         base = PRESETS[name]
     else:
-        raise ValueError(f"preset must be one of {', '.join(PRESETS)}, got {name!r}")
+        raise GagFastError(f"preset must be one of {', '.join(PRESETS)}, got {name!r}")
     known = {field.name for field in fields(Preset)}
     unknown = sorted(set(overrides) - known)
     if unknown:
-        raise ValueError(f"preset has no field {unknown[0]!r}; it has {', '.join(sorted(known))}")
+        raise GagFastError(f"preset has no field {unknown[0]!r}; it has {', '.join(sorted(known))}")
     return replace(base, **overrides)

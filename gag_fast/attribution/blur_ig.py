@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from gag_fast._blur import blur_matrix, gaussian
+from gag_fast._errors import GagFastError
 from gag_fast.attribution.samples import Job, Sample
 
 PADDINGS = ("constant", "reflect")
@@ -25,7 +26,7 @@ def _blur(size: int, sigma: float, kernel_size: int | None, padding: str) -> Ten
         return torch.eye(size, dtype=torch.float64)
     radius = int(4 * sigma + 0.5) if kernel_size is None else kernel_size // 2
     if padding == "reflect" and radius >= size:
-        raise ValueError(f"a kernel of {2 * radius + 1} does not fit {size} mirrored pixels")
+        raise GagFastError(f"a kernel of {2 * radius + 1} does not fit {size} mirrored pixels")
     return blur_matrix(size, gaussian(2 * radius + 1, sigma), padding)
 
 
@@ -52,11 +53,11 @@ def blurred_path(
     """
     count = job.n if steps is None else steps
     if padding not in PADDINGS:
-        raise ValueError(f"padding must be one of {', '.join(PADDINGS)}, got {padding!r}")
+        raise GagFastError(f"padding must be one of {', '.join(PADDINGS)}, got {padding!r}")
     if kernel_size is not None and (kernel_size < 1 or kernel_size % 2 == 0):
-        raise ValueError(f"kernel_size must be odd and positive, got {kernel_size}")
+        raise GagFastError(f"kernel_size must be odd and positive, got {kernel_size}")
     if max_sigma <= 0 or grad_step <= 0:
-        raise ValueError(
+        raise GagFastError(
             f"max_sigma and grad_step must be positive, got {max_sigma} and {grad_step}"
         )
     linear = [i * max_sigma / count for i in range(count + 1)]

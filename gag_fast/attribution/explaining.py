@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from gag_fast._errors import GagFastError, InputTypeError
 from gag_fast.aggregate import GradientStats
 from gag_fast.attribution import registry
 from gag_fast.attribution.explanation import Explanation
@@ -110,7 +111,7 @@ def _at_work(
     """The source that was given, or an engine for the module for as long as the call lasts."""
     if isinstance(model, GradientSource) and not isinstance(model, nn.Module):
         if given := options.given():
-            raise TypeError(
+            raise InputTypeError(
                 f"{', '.join(given)}: said to the engine where it is made, not beside "
                 f"a {type(model).__name__} that is at work"
             )
@@ -164,7 +165,7 @@ def _all_maps(
     for text, recipe in recipes.items():
         score = call.how.score or call.how.case.scores.get(recipe.modification, "logit")
         if score not in source.scores:
-            raise ValueError(
+            raise GagFastError(
                 f"{text} differentiates the {score}, but a {type(source).__name__} "
                 f"only {', '.join(source.scores)}"
             )

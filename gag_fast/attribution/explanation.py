@@ -13,6 +13,7 @@ from typing import Any, TypedDict
 import numpy as np
 from torch import Tensor
 
+from gag_fast._errors import GagFastError, InputTypeError
 from gag_fast._inputs import as_percents, check_channels, describe
 from gag_fast.attribution.noise import RANGES
 from gag_fast.attribution.settings import Settings, settings_named
@@ -87,13 +88,13 @@ class Explanation:
         object.__setattr__(self, "p", _one_percent(self.p))
         object.__setattr__(self, "reverse", _shares(self.reverse))
         if isinstance(self.seed, bool) or not isinstance(self.seed, int):
-            raise TypeError(f"seed must be an integer, got {describe(self.seed)}")
+            raise InputTypeError(f"seed must be an integer, got {describe(self.seed)}")
         if not -(2**63) <= self.seed < 2**63:
-            raise ValueError(f"seed must have 64 bits, from -2^63 to 2^63 - 1, got {self.seed}")
+            raise GagFastError(f"seed must have 64 bits, from -2^63 to 2^63 - 1, got {self.seed}")
         for name, known in (("noise_range", RANGES), ("score", SCORES)):
             value = getattr(self, name)
             if value is not None and value not in known:
-                raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r}")
+                raise GagFastError(f"{name} must be one of {', '.join(known)}, got {value!r}")
         object.__setattr__(self, "options", dict(self.options))
 
     @property
@@ -128,22 +129,22 @@ class Explanation:
 
 def _count(n: Any) -> int:
     if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n < 1:
-        raise ValueError(f"n must be a positive integer, got {n!r}")
+        raise GagFastError(f"n must be a positive integer, got {n!r}")
     return int(n)
 
 
 def _amount(name: str, value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f"{name} must be a number, got {describe(value)}")
+        raise InputTypeError(f"{name} must be a number, got {describe(value)}")
     if not 0 <= value < float("inf"):
-        raise ValueError(f"{name} must be finite and not negative, got {value!r}")
+        raise GagFastError(f"{name} must be finite and not negative, got {value!r}")
     return float(value)
 
 
 def _one_percent(p: Any) -> float:
     percents, single = as_percents(p)
     if not single:
-        raise TypeError(f'p must be one percent, got {p!r}; for several name methods "...@65"')
+        raise InputTypeError(f'p must be one percent, got {p!r}; for several name methods "...@65"')
     return percents[0]
 
 
@@ -151,5 +152,5 @@ def _shares(reverse: Any) -> tuple[float, float] | None:
     if reverse is None or isinstance(reverse, bool):
         return None
     if not isinstance(reverse, Sequence) or len(reverse) != 2:
-        raise TypeError(f"reverse must be True or two shares (l, m), got {describe(reverse)}")
+        raise InputTypeError(f"reverse must be True or two shares (l, m), got {describe(reverse)}")
     return float(reverse[0]), float(reverse[1])

@@ -33,6 +33,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gag_fast._errors import GagFastError, InputTypeError
 from gag_fast._inputs import describe
 from gag_fast.attribution.fusion import fuse as fused_module
 from gag_fast.attribution.guided_backprop import Rectifiers
@@ -51,7 +52,7 @@ def target_score(logits: Tensor, targets: Tensor, score: str, reading: Reading =
         reading: what the scores are.
     """
     if score not in SCORES:
-        raise ValueError(f"score must be one of {', '.join(SCORES)}, got {score!r}")
+        raise GagFastError(f"score must be one of {', '.join(SCORES)}, got {score!r}")
     logits = logits[: len(targets)]
     if score == "nll":
         return reading.negative_log(logits, targets)
@@ -117,12 +118,12 @@ class GradientEngine:
         compile: bool = False,
     ) -> None:
         if not isinstance(model, nn.Module):
-            raise TypeError(f"model must be a torch.nn.Module, got {describe(model)}")
+            raise InputTypeError(f"model must be a torch.nn.Module, got {describe(model)}")
         for name, value in (("batch_size", batch_size), ("memory", memory)):
             if value is not None and (
                 isinstance(value, bool) or not isinstance(value, int) or value < 1
             ):
-                raise ValueError(f"{name} must be a positive integer, got {value!r}")
+                raise GagFastError(f"{name} must be a positive integer, got {value!r}")
         self._model = model
         self._asked_batch = batch_size
         self._batches: dict[torch.Size, int] = {}  # chosen, by the images' shape
@@ -185,7 +186,7 @@ class GradientEngine:
     def check(self, images: Tensor) -> None:
         """Refuses images on another device than the model's."""
         if self.device is not None and images.device != self.device:
-            raise ValueError(
+            raise GagFastError(
                 f"images are on {images.device}, but the model is on {self.device}; "
                 "move one of them with .to(...)"
             )
@@ -349,7 +350,7 @@ class GradientEngine:
 def module_engine(source: GradientSource, what: str) -> GradientEngine:
     """The source as an engine with a module; refuses one without, for the method `what`."""
     if not isinstance(source, GradientEngine):
-        raise ValueError(
+        raise GagFastError(
             f"{what} looks into the torch module, which a {type(source).__name__} does not have; "
             "explain the module itself"
         )
@@ -358,7 +359,7 @@ def module_engine(source: GradientSource, what: str) -> GradientEngine:
 
 def _differentiate(value: Tensor, x: Tensor) -> Tensor:
     if not value.requires_grad:
-        raise ValueError("the model's logits do not depend on the images")
+        raise GagFastError("the model's logits do not depend on the images")
     return torch.autograd.grad(value, x)[0]
 
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from gag_fast._errors import GagFastError
 from gag_fast.attribution.integrated_gradients import Baseline, baselines_of
 from gag_fast.attribution.samples import Job, Sample
 
@@ -38,9 +39,9 @@ def guided_path(
     """
     count = job.n if steps is None else steps
     if not 0 < fraction <= 1:
-        raise ValueError(f"fraction must lie in (0, 1], got {fraction}")
+        raise GagFastError(f"fraction must lie in (0, 1], got {fraction}")
     if not 0 <= max_dist <= 1:
-        raise ValueError(f"max_dist must lie in [0, 1], got {max_dist}")
+        raise GagFastError(f"max_dist must lie in [0, 1], got {max_dist}")
     images = job.images.double().flatten(1)
     (start,) = baselines_of(job, baseline, 1)
     start = start.double().flatten(1)

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gag_fast._errors import GagFastError
 from gag_fast._inputs import describe
 from gag_fast.attribution.samples import Job, Sample, generator
 
@@ -35,9 +36,9 @@ def quadrature(rule: str, steps: int) -> tuple[list[float], list[float]]:
     equal weight.
     """
     if rule not in RULES:
-        raise ValueError(f"rule must be one of {', '.join(RULES)}, got {rule!r}")
+        raise GagFastError(f"rule must be one of {', '.join(RULES)}, got {rule!r}")
     if steps < 1 or (steps < 2 and rule in ("riemann_trapezoid", "endpoints")):
-        raise ValueError(f"{rule} needs more steps than {steps}")
+        raise GagFastError(f"{rule} needs more steps than {steps}")
     if rule == "gausslegendre":
         points, weights = np.polynomial.legendre.leggauss(steps)
         return list((points + 1) / 2), list(weights / 2)
@@ -68,11 +69,15 @@ def baselines_of(job: Job, baseline: Baseline, count: int) -> list[Tensor]:
     images = job.images
     if isinstance(baseline, str):
         if baseline != "uniform":
-            raise ValueError(f'baseline must be a number, a tensor or "uniform", got {baseline!r}')
+            raise GagFastError(
+                f'baseline must be a number, a tensor or "uniform", got {baseline!r}'
+            )
         low, high = images.amin((1, 2, 3), True), images.amax((1, 2, 3), True)
         return [low + (high - low) * _uniform(job, trial) for trial in range(count)]
     if count != 1:
-        raise ValueError(f'baselines = {count} needs baseline="uniform", got {describe(baseline)}')
+        raise GagFastError(
+            f'baselines = {count} needs baseline="uniform", got {describe(baseline)}'
+        )
     if isinstance(baseline, Tensor):
         given = baseline.detach().to(images)
         if given.dim() == 4 and len(given) > 1:
@@ -80,7 +85,7 @@ def baselines_of(job: Job, baseline: Baseline, count: int) -> list[Tensor]:
         try:
             return [given.expand_as(images)]
         except RuntimeError:
-            raise ValueError(
+            raise GagFastError(
                 f"baseline must fit images of shape {list(images.shape)}, got {describe(baseline)}"
             ) from None
     return [torch.full_like(images, 0.0 if baseline is None else float(baseline))]

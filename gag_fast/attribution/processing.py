@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from gag_fast import ops
+from gag_fast._errors import GagFastError
 from gag_fast.aggregate import GradientStats
 from gag_fast.attribution.samples import Sample
 
@@ -82,7 +83,7 @@ def saliency(
     n = stats.count
     guided = any(percents)
     if n < 2 and (value == "variance" or guided):
-        raise ValueError(f"a variance needs at least 2 samples of each image, got n = {n}")
+        raise GagFastError(f"a variance needs at least 2 samples of each image, got n = {n}")
     if value == "absmean":  # what the operator reads anyway
         maps = stats.guided_absgrad(percents, normalize, "keep" if keep else "sum")
     else:

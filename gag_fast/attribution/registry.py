@@ -20,6 +20,7 @@ from typing import Any
 
 from torch import Tensor
 
+from gag_fast._errors import GagFastError, InputTypeError
 from gag_fast._inputs import describe
 from gag_fast.attribution import own
 from gag_fast.attribution.blur_ig import blurred_path
@@ -143,7 +144,7 @@ def parse(text: str) -> Recipe:
         ValueError: an unknown name or suffix, or suffixes that do not go with the method.
     """
     if not isinstance(text, str):
-        raise TypeError(f"method must be a string, got {type(text).__name__} {text!r}")
+        raise InputTypeError(f"method must be a string, got {type(text).__name__} {text!r}")
     body, at, percent = text.partition("@")
     name, *suffixes = body.split("/")
     if own.is_own(name):
@@ -152,7 +153,7 @@ def parse(text: str) -> Recipe:
     elif name in METHODS:
         recipe = METHODS[name]
     else:
-        raise ValueError(
+        raise GagFastError(
             f"unknown method {name!r}; methods are {', '.join(METHODS)}, "
             "and package.module:function for your own"
         )
@@ -164,14 +165,14 @@ def parse(text: str) -> Recipe:
         elif suffix in MODIFICATIONS:
             recipe = modify(recipe, suffix, name)
         else:
-            raise ValueError(
+            raise GagFastError(
                 f"unknown suffix {suffix!r} in method {text!r}; suffixes are R, "
                 f"{', '.join(VARIANTS)} and {', '.join(MODIFICATIONS)}"
             )
     if at:
         recipe = replace(recipe, p=_percent(percent, text))
         if not recipe.guided:
-            raise ValueError(f"method {text!r}: {body} takes no percent")
+            raise GagFastError(f"method {text!r}: {body} takes no percent")
     return recipe
 
 
@@ -179,9 +180,9 @@ def _percent(text: str, method: str) -> float:
     try:
         value = float(text)
     except ValueError:
-        raise ValueError(f"method {method!r}: {text!r} is not a percent") from None
+        raise GagFastError(f"method {method!r}: {text!r} is not a percent") from None
     if not 0 <= value <= 100:
-        raise ValueError(f"method {method!r}: p must lie in [0, 100], got {text}")
+        raise GagFastError(f"method {method!r}: p must lie in [0, 100], got {text}")
     return value
 
 
@@ -193,9 +194,9 @@ def vary(recipe: Recipe, variant: str, name: str) -> Recipe:
     backpropagation, vanilla) gets those of noisy images.
     """
     if variant not in VARIANTS:
-        raise ValueError(f"processing must be one of {', '.join(VARIANTS)}, got {variant!r}")
+        raise GagFastError(f"processing must be one of {', '.join(VARIANTS)}, got {variant!r}")
     if recipe.whole or recipe.value != "mean":
-        raise ValueError(f"{name} takes no processing variant, got {variant!r}")
+        raise GagFastError(f"{name} takes no processing variant, got {variant!r}")
     if variant in "+-":
         return replace(recipe, processing=replace(recipe.processing, sign=variant))
     if "G" in variant:
@@ -208,11 +209,11 @@ def vary(recipe: Recipe, variant: str, name: str) -> Recipe:
 def modify(recipe: Recipe, modification: str, name: str) -> Recipe:
     """The recipe over the gradients of another modification."""
     if modification not in MODIFICATIONS:
-        raise ValueError(
+        raise GagFastError(
             f"modification must be one of {', '.join(MODIFICATIONS)}, got {modification!r}"
         )
     if not (recipe.aggregation or recipe.rectified):
-        raise ValueError(f"{name} takes no other modification, got {modification!r}")
+        raise GagFastError(f"{name} takes no other modification, got {modification!r}")
     return replace(recipe, modification=modification)
 
 
@@ -247,7 +248,7 @@ def recipes_of(methods: Sequence[str] | Mapping[str, Recipe]) -> dict[str, Recip
     if isinstance(methods, Mapping):
         return dict(methods)
     if isinstance(methods, str) or not isinstance(methods, Sequence) or not methods:
-        raise TypeError(f"methods must be a sequence of names, got {describe(methods)}")
+        raise InputTypeError(f"methods must be a sequence of names, got {describe(methods)}")
     return {text: parse(text) for text in methods}
 
 
@@ -263,10 +264,10 @@ def check_fit(recipes: Mapping[str, Recipe], how: Explanation) -> None:
     """Refuses what the methods cannot do: unknown options, too few samples, reversed raw maps."""
     check_options(recipes, how.options)
     if how.keep and any(recipe.reverse for recipe in recipes.values()):
-        raise ValueError('reversed maps need channels="sum", got "keep"')
+        raise GagFastError('reversed maps need channels="sum", got "keep"')
     for text, recipe in recipes.items():
         if how.count < 2 and (recipe.percent(how.p) != 0 or recipe.value == "variance"):
-            raise ValueError(
+            raise GagFastError(
                 f"{text} needs the variance of at least 2 gradients, got n = {how.count}"
             )
 
@@ -288,7 +289,7 @@ def check_options(recipes: Mapping[str, Recipe], options: Mapping[str, Any]) -> 
         hint = f"did you mean {near[0]!r}? " if near and near[0] != name else ""
         if name in others:
             hint = f"it is an option of {', '.join(others[name])}; "
-        raise TypeError(
+        raise InputTypeError(
             f"{', '.join(recipes)}: unknown option {name!r}; {hint}"
             f"method options here are: {', '.join(here) or 'none'}"
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from gag_fast._errors import GagFastError
 from gag_fast.attribution.samples import generator
 
 _STREAM = 0x5EED  # apart from the image's other random numbers
@@ -27,7 +28,7 @@ def reverse_maps(maps: Tensor, keep: float, swap: float, keys: Tensor, seed: int
         `[B,H,W]`: of each map the same values in other places.
     """
     if not (0 <= keep <= 1 and 0 <= swap <= 1 and keep + 2 * swap <= 1):
-        raise ValueError(
+        raise GagFastError(
             f"keep and swap must be shares with keep + 2 swap <= 1, got {keep} and {swap}"
         )
     flat = maps.flatten(1)

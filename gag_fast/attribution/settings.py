@@ -12,6 +12,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from gag_fast._errors import GagFastError
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -75,5 +77,5 @@ def settings_named(name: str | None) -> Settings:
     if name is None:
         return DEFAULT
     if name not in SETTINGS:
-        raise ValueError(f"settings must be one of {', '.join(SETTINGS)}, got {name!r}")
+        raise GagFastError(f"settings must be one of {', '.join(SETTINGS)}, got {name!r}")
     return SETTINGS[name]

@@ -6,6 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from gag_fast._errors import GagFastError
 from gag_fast._text import one_line
 from gag_fast.cli.ending import ending
 from gag_fast.cli.options import (
@@ -193,7 +194,7 @@ def run(args: argparse.Namespace) -> int:
 def _named(pairs: list[tuple[str, str]]) -> dict[str, str]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        raise ValueError(f"--maps: two are called alike among {', '.join(n for n, _ in pairs)}")
+        raise GagFastError(f"--maps: two are called alike among {', '.join(n for n, _ in pairs)}")
     return found
 
 

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gag_fast._errors import GagFastError
 from gag_fast._text import one_line
 from gag_fast.cli.ending import ending
 from gag_fast.cli.options import MODEL_HELP, PROVIDERS, add_weights, natural, positive
@@ -97,13 +98,13 @@ def run(args: argparse.Namespace) -> int:
         print(CASES[args.fetch].fetch)
         return 0
     if not args.what:
-        raise ValueError(f"say what to reproduce: some of {', '.join(_WHAT)}")
+        raise GagFastError(f"say what to reproduce: some of {', '.join(_WHAT)}")
     if args.out is None:
-        raise ValueError("--out OUT is needed")
+        raise GagFastError("--out OUT is needed")
     tables = tuple(what for what in args.what if what != "fig4")
     on_data = args.data is not None
     if tables and not on_data:
-        raise ValueError(f"{', '.join(tables)} needs --data, and --model or --case")
+        raise GagFastError(f"{', '.join(tables)} needs --data, and --model or --case")
     claim(args.out, "model.json", "selection.json", "fig4.txt")
     status = 0
     if "fig4" in args.what:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from gag_fast._errors import GagFastError
 from gag_fast.attribution.settings import settings_named
 from gag_fast.experiments import maps
 from gag_fast.experiments.cases import CASES
@@ -57,20 +58,20 @@ class Experiment:
     def __post_init__(self) -> None:
         unknown = [t for t in self.tables if t not in maps.TABLES]
         if unknown or not self.tables or len(set(self.tables)) < len(self.tables):
-            raise ValueError(
+            raise GagFastError(
                 f"tables must be some of {', '.join(maps.TABLES)}, each once, "
                 f"got {', '.join(self.tables) or 'none'}"
             )
         for case in (self.case, self.beside):
             if case is not None and case not in CASES:
-                raise ValueError(f"case must be one of {', '.join(CASES)}, got {case!r}")
+                raise GagFastError(f"case must be one of {', '.join(CASES)}, got {case!r}")
         if (self.case is None) == (self.model is None):
-            raise ValueError("give a model or a case (which has its own model), one of the two")
+            raise GagFastError("give a model or a case (which has its own model), one of the two")
         for name, value in (("images", self.images), ("classes", self.classes), ("n", self.n)):
             if value is not None and value < 1:
-                raise ValueError(f"{name} must be positive, got {value}")
+                raise GagFastError(f"{name} must be positive, got {value}")
         if not 0 <= self.confidence <= 1:
-            raise ValueError(f"confidence must be a probability, got {self.confidence}")
+            raise GagFastError(f"confidence must be a probability, got {self.confidence}")
 
     @property
     def methods_settings(self) -> str | None:

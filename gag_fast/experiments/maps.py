@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from gag_fast._errors import GagFastError
 from gag_fast.attribution.registry import parse
 from gag_fast.attribution.settings import settings_named
 
@@ -44,7 +45,7 @@ def rows_of(table: str) -> dict[str, str]:
         return plain | {f"{name} {v}": f"{SHORT[name]}/{v}" for name in PROCESSED for v in VARIANTS}
     if table == "methods":
         return {**SHORT, "AbsGrad": "absgrad"}
-    raise ValueError(f"table must be one of {', '.join(TABLES)}, got {table!r}")
+    raise GagFastError(f"table must be one of {', '.join(TABLES)}, got {table!r}")
 
 
 def methods_of(tables: Sequence[str]) -> tuple[str, ...]:

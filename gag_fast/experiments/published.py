@@ -5,6 +5,8 @@ Used to print a reproduction beside what was published; nothing is computed from
 
 from __future__ import annotations
 
+from gag_fast._errors import GagFastError
+
 # Every table has the same eleven columns, in this order.
 COLUMNS: tuple[tuple[str, str], ...] = (
     ("imagenet-s", "log_cosh_dice"),
@@ -93,7 +95,7 @@ def published(table: str, case: str) -> dict[str, dict[str, float]]:
     """
     columns = [(i, metric) for i, (owner, metric) in enumerate(COLUMNS) if owner == case]
     if not columns:
-        raise ValueError(f"no published figures for {case!r}; cases: {', '.join(IMAGES)}")
+        raise GagFastError(f"no published figures for {case!r}; cases: {', '.join(IMAGES)}")
     return {
         row: {metric: figures[i] for i, metric in columns} for row, figures in TABLES[table].items()
     }

@@ -34,6 +34,7 @@ from PIL import Image
 from torch import nn
 from torch.nn import functional as F
 
+from gag_fast._errors import GagFastError
 from gag_fast.images import normalise
 from gag_fast.models import Preprocessing, seeded
 
@@ -59,7 +60,7 @@ def _texture(kind: str, u: np.ndarray, v: np.ndarray, period: float) -> np.ndarr
         return np.sign(np.sin(a + 1.8 * np.sin(b / 2)))
     if kind == "grid":
         return np.where(np.maximum(np.cos(a), np.cos(b)) > 0.75, 1.0, -1.0)
-    raise ValueError(f"no texture {kind!r}; there are {', '.join(CLASSES)}")
+    raise GagFastError(f"no texture {kind!r}; there are {', '.join(CLASSES)}")
 
 
 def _turned(rng: np.random.Generator, cx: float, cy: float) -> tuple[np.ndarray, np.ndarray]:
@@ -294,9 +295,9 @@ def make(
     """
     for name, value in (("images", train_images), ("images", test_images), ("epochs", epochs)):
         if value < 1:
-            raise ValueError(f"the number of {name} must be 1 or more, got {value}")
+            raise GagFastError(f"the number of {name} must be 1 or more, got {value}")
     if seed < 0:
-        raise ValueError(f"seed must be 0 or more, got {seed}")
+        raise GagFastError(f"seed must be 0 or more, got {seed}")
     out = Path(out)
     for folder in ("images", "masks"):
         (out / folder).mkdir(parents=True, exist_ok=True)

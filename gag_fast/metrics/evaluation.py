@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from gag_fast import measures, ops, perturb
-from gag_fast._errors import within_memory
+from gag_fast._errors import GagFastError, within_memory
 from gag_fast.classifier import Classifier
 from gag_fast.classifier.ahead import prepared_ahead, uploaded
 from gag_fast.classifier.lanes import image_shape
@@ -78,7 +78,7 @@ def evaluate(
     """
     used = find_preset(preset)
     if isinstance(max_bytes, bool) or not isinstance(max_bytes, int) or max_bytes < 1:
-        raise ValueError(f"max_bytes must be a positive number, got {max_bytes!r}")
+        raise GagFastError(f"max_bytes must be a positive number, got {max_bytes!r}")
     chosen = measures.choose(
         metrics,
         masks=masks is not None,

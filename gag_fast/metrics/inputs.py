@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gag_fast._errors import GagFastError
+from gag_fast._errors import GagFastError, InputTypeError
 from gag_fast._inputs import as_numbers, as_targets, describe
 from gag_fast.classifier import Classifier
 from gag_fast.classifier.ahead import uploaded
@@ -103,14 +103,14 @@ def check_batch(
     count, _, height, width = x.shape
     m = as_maps(maps, "maps")
     if m.ndim not in (3, 4) or m.shape[0] != count or m.shape[-2:] != x.shape[-2:]:
-        raise ValueError(
+        raise GagFastError(
             f"maps must be [{count}, {height}, {width}] or [{count}, M, {height}, {width}] for "
             f"these images, got {list(m.shape)}"
         )
     if 0 in m.shape:
-        raise ValueError(f"maps has an empty axis: shape {list(m.shape)}")
+        raise GagFastError(f"maps has an empty axis: shape {list(m.shape)}")
     if nonnegative is not None and bool((m < 0).any()):
-        raise ValueError(
+        raise GagFastError(
             f"{nonnegative} needs maps >= 0, as it has no meaning otherwise; got a smallest "
             f"value of {float(m[m.isfinite()].min()):g}. Take magnitudes or min-max first"
         )
@@ -144,7 +144,7 @@ def as_maps(value: Any, name: str) -> Tensor:
     """Maps as a float32 or float64 tensor."""
     tensor = as_numbers(value, name)
     if not tensor.is_floating_point():
-        raise TypeError(f"{name} must be floating point, got {tensor.dtype}")
+        raise InputTypeError(f"{name} must be floating point, got {tensor.dtype}")
     return tensor if tensor.dtype in (torch.float32, torch.float64) else tensor.float()
 
 
@@ -153,10 +153,10 @@ def as_masks(value: Any, maps: Tensor) -> Tensor:
     tensor = as_numbers(value, "masks").double()
     wanted = [maps.shape[0], *maps.shape[-2:]]
     if list(tensor.shape) != wanted:
-        raise ValueError(f"masks must be {wanted} for these maps, got {list(tensor.shape)}")
+        raise GagFastError(f"masks must be {wanted} for these maps, got {list(tensor.shape)}")
     low, high = (float(v) for v in tensor.aminmax())
     if not 0 <= low <= high <= 1:
-        raise ValueError(f"masks must lie in [0, 1], got values in [{low:g}, {high:g}]")
+        raise GagFastError(f"masks must lie in [0, 1], got values in [{low:g}, {high:g}]")
     return tensor
 
 
@@ -164,7 +164,7 @@ def check_pair(maps: Any, masks: Any) -> tuple[Tensor, Tensor, Callable[[Tensor]
     """Maps [B(, M), H, W] and masks that broadcast to them, float64; and the way back."""
     m = as_maps(maps, "maps")
     if m.ndim not in (3, 4) or 0 in m.shape:
-        raise ValueError(
+        raise GagFastError(
             f"maps must be [B, H, W] or [B, M, H, W] and not empty, got {list(m.shape)}"
         )
     truth = as_masks(masks, m).to(m.device)
@@ -187,13 +187,13 @@ def check_again(model: Any, explain: Any, maps: int, chosen: Sequence[Measure]) 
     several = isinstance(explain, (list, tuple))
     given = list(explain) if several else [explain] * maps
     if len(given) != maps or not all(callable(each) for each in given):
-        raise TypeError(
+        raise InputTypeError(
             f"{names}: explain must be the function (model, images, targets) -> maps that made the "
             f"maps, or {maps} of them for maps [B, {maps}, H, W], got {explain!r}"
         )
     weights = [m.name for m in chosen if Need.WEIGHTS in m.needs]
     if weights and not isinstance(model, torch.nn.Module):
-        raise TypeError(
+        raise InputTypeError(
             f"{weights[0]} draws the weights of model= anew: it must be a torch module, got a "
             f"{type(model).__name__}"
         )

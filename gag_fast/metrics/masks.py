@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gag_fast._errors import within_memory
+from gag_fast._errors import GagFastError, within_memory
 from gag_fast.metrics.case import Case
 from gag_fast.metrics.inputs import check_pair
 
@@ -44,7 +44,7 @@ def mae(maps: Any, masks: Any, form: str = "mean") -> Any:
         [B] or [B, M], float32, the kind of `maps`; NaN for a map that is not finite.
     """
     if form not in ("mean", "sqrt"):
-        raise ValueError(f"form must be mean or sqrt, got {form!r}")
+        raise GagFastError(f"form must be mean or sqrt, got {form!r}")
     found, truth, back = check_pair(maps, masks)
     error: Tensor = (found - truth).abs().mean(dim=(-2, -1))
     return back(error.sqrt() if form == "sqrt" else error)

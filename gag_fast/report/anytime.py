@@ -16,6 +16,8 @@ from itertools import pairwise
 
 import numpy as np
 
+from gag_fast._errors import GagFastError
+
 _SHARE = 0.5  # of the stake, at most, is lost at once
 
 
@@ -140,11 +142,11 @@ class Race:
         error: float = 0.05,
     ):
         if methods < 2:
-            raise ValueError(f"a ranking needs two methods or more, got {methods}")
+            raise GagFastError(f"a ranking needs two methods or more, got {methods}")
         if not (np.isfinite([low, high]).all() and low < high):
-            raise ValueError(f"the measure's range must be finite, got {low} to {high}")
+            raise GagFastError(f"the measure's range must be finite, got {low} to {high}")
         if not 0 < error < 1:
-            raise ValueError(f"the error rate must be between 0 and 1, got {error}")
+            raise GagFastError(f"the error rate must be between 0 and 1, got {error}")
         self.methods, self.images, self.error = methods, images, error
         self._low, self._high = low, high
         self._sign = 1.0 if higher_is_better else -1.0
@@ -178,11 +180,11 @@ class Race:
         """
         scores = np.asarray(scores, dtype=np.float64)
         if self.seen + len(scores) > self.images:
-            raise ValueError(f"more scores than the {self.images} images of the data set")
+            raise GagFastError(f"more scores than the {self.images} images of the data set")
         span = self._high - self._low
         outside = (scores < self._low - 1e-3 * span) | (scores > self._high + 1e-3 * span)
         if outside.any():
-            raise ValueError(
+            raise GagFastError(
                 f"a score of {scores[outside][0]:g} is outside the measure's range "
                 f"{self._low:g} to {self._high:g}"
             )

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from gag_fast._errors import GagFastError
+
 _ANCHORS = {
     "inferno": (
         "000004 0b0724 210c4a 3d0965 57106e 71196e 8a226a a32c61 bc3754 "
@@ -43,7 +45,7 @@ def table(name: str = "inferno") -> np.ndarray:
         ValueError: an unknown name.
     """
     if name not in _ANCHORS:
-        raise ValueError(f"colormap must be one of {', '.join(_ANCHORS)}, got {name!r}")
+        raise GagFastError(f"colormap must be one of {', '.join(_ANCHORS)}, got {name!r}")
     anchors = np.array([list(bytes.fromhex(code)) for code in _ANCHORS[name].split()], float)
     position = np.linspace(0, len(anchors) - 1, _LEVELS)
     channels = [np.interp(position, np.arange(len(anchors)), anchors[:, c]) for c in range(3)]

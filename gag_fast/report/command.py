@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from gag_fast._errors import GagFastError
 from gag_fast._files import replacing
 from gag_fast._text import one_line
 from gag_fast.report import html, tables
@@ -44,9 +45,9 @@ def write_report(
     """
     unknown = [f for f in formats if f not in ALL_FORMATS]
     if unknown:
-        raise ValueError(f"format must be one of {', '.join(ALL_FORMATS)}, got {unknown[0]!r}")
+        raise GagFastError(f"format must be one of {', '.join(ALL_FORMATS)}, got {unknown[0]!r}")
     if not runs:
-        raise ValueError("a report needs at least one run folder")
+        raise GagFastError("a report needs at least one run folder")
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     names = html.distinct_names(runs)

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from gag_fast._errors import GagFastError
 from gag_fast.measures import MEASURES, Measure
 from gag_fast.report.anytime import Decision, Race
 from gag_fast.report.reading import Run
@@ -37,15 +38,15 @@ class Rule:
 
     def __post_init__(self) -> None:
         if self.measure not in MEASURES:
-            raise ValueError(f"there is no measure {self.measure!r} to decide by")
+            raise GagFastError(f"there is no measure {self.measure!r} to decide by")
         low, high = MEASURES[self.measure].span
         if not (math.isfinite(low) and math.isfinite(high)):
-            raise ValueError(
+            raise GagFastError(
                 f"{self.measure} cannot decide a ranking: its values have no bounds "
                 f"({low:g} to {high:g})"
             )
         if not 0 < self.error < 1:
-            raise ValueError(f"the error rate must be between 0 and 1, got {self.error}")
+            raise GagFastError(f"the error rate must be between 0 and 1, got {self.error}")
 
     @property
     def about(self) -> Measure:

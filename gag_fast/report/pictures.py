@@ -20,6 +20,7 @@ from PIL import Image, ImageDraw, ImageFont
 from PIL.Image import Resampling
 from PIL.PngImagePlugin import PngInfo
 
+from gag_fast._errors import GagFastError
 from gag_fast._files import replacing
 from gag_fast.report.colormaps import colorize, table
 
@@ -45,10 +46,12 @@ def as_image(image) -> Image.Image:
     if array.ndim == 3 and array.shape[0] == 3 and array.shape[2] != 3:
         array = np.moveaxis(array, 0, 2)
     if array.ndim != 3 or array.shape[2] != 3:
-        raise ValueError(f"image must be [H, W, 3] or [3, H, W], got shape {tuple(array.shape)}")
+        raise GagFastError(f"image must be [H, W, 3] or [3, H, W], got shape {tuple(array.shape)}")
     if array.dtype != np.uint8:
         if not np.issubdtype(array.dtype, np.floating):
-            raise ValueError(f"image must be uint8 or floating point in [0, 1], got {array.dtype}")
+            raise GagFastError(
+                f"image must be uint8 or floating point in [0, 1], got {array.dtype}"
+            )
         array = np.rint(np.clip(np.nan_to_num(array), 0, 1) * 255).astype(np.uint8)
     return Image.fromarray(np.ascontiguousarray(array))
 
@@ -61,7 +64,7 @@ def as_map(values) -> np.ndarray:
     """
     array = values.detach().cpu().numpy() if hasattr(values, "detach") else np.asarray(values)
     if array.ndim != 2:
-        raise ValueError(f"map must be [H, W], got shape {tuple(array.shape)}")
+        raise GagFastError(f"map must be [H, W], got shape {tuple(array.shape)}")
     return array.astype(np.float64)
 
 
@@ -219,7 +222,7 @@ def save_overlay(path, image, values, lines: Sequence[str] = (), **options) -> P
     path = Path(path)
     extensions = Image.registered_extensions()
     if path.suffix.lower() not in extensions:
-        raise ValueError(f"{path}: cannot tell a picture format from suffix {path.suffix!r}")
+        raise GagFastError(f"{path}: cannot tell a picture format from suffix {path.suffix!r}")
     picture = sheet(image, values, lines, **options)
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as aside:

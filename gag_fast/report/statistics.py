@@ -13,6 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from gag_fast._errors import GagFastError
+
 _CHUNK_VALUES = 1 << 22  # integers drawn at a time: 32 MB
 
 RESAMPLES = 2000
@@ -66,7 +68,7 @@ def _resampled(
     """Column means, counts of the values they are of, and `[resamples, columns]` shifts of them."""
     values = np.asarray(values, dtype=np.float64)
     if values.ndim != 2:
-        raise ValueError(f"values must be [n, columns], got shape {values.shape}")
+        raise GagFastError(f"values must be [n, columns], got shape {values.shape}")
     rows, columns = values.shape
     present = np.isfinite(values)
     filled = np.where(present, values, 0.0)
@@ -188,7 +190,9 @@ def paired(first: np.ndarray, second: np.ndarray, *, level: float = 0.95, seed: 
     """
     first, second = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
     if first.shape != second.shape or first.ndim != 1:
-        raise ValueError(f"paired values must be [n] and [n], got {first.shape} and {second.shape}")
+        raise GagFastError(
+            f"paired values must be [n] and [n], got {first.shape} and {second.shape}"
+        )
     difference = second - first
     difference = difference[np.isfinite(difference)]
     return paired_columns(difference[:, None], level=level, seed=seed)[0]

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from gag_fast._errors import GagFastError
 from gag_fast.data import Dataset, Item
 
 CHUNK = {"cpu": 8, "cuda": 64}
@@ -32,7 +33,7 @@ def chunk_size(images: int, device: str = "cpu", asked: int | None = None) -> in
     """Images a chunk: `asked`, or CHUNK as long as that makes no more than MAX_PARTS parts."""
     if asked is not None:
         if asked < 1:
-            raise ValueError(f"a chunk must have 1 image or more, got {asked}")
+            raise GagFastError(f"a chunk must have 1 image or more, got {asked}")
         return asked
     needed = -(-images // MAX_PARTS)
     return max(1, -(-needed // CHUNK[device])) * CHUNK[device]

@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 
+from gag_fast._errors import GagFastError
 from gag_fast._text import one_line
 from gag_fast.data import Item
 from gag_fast.models import Preprocessing
@@ -178,7 +179,7 @@ class Decoder:
 
     def __init__(self, preprocessing: Preprocessing, workers: int = 2) -> None:
         if workers < 1:
-            raise ValueError(f"decoding needs 1 worker or more, got {workers}")
+            raise GagFastError(f"decoding needs 1 worker or more, got {workers}")
         self._preprocessing = preprocessing
         # A thread for each process, which only waits for it.
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="gag-fast-decode")

@@ -16,6 +16,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any
 
+from gag_fast._errors import GagFastError
 from gag_fast.runs.chunks import Chunk
 from gag_fast.runs.worker import Scored, Work
 
@@ -46,7 +47,9 @@ class RayExecutor:
             ray.init(log_to_driver=False, configure_logging=False)
         gpus = int(ray.cluster_resources().get("GPU", 0))
         if work.device == "cuda" and not gpus:
-            raise ValueError("the gradients were asked for on cuda, but the Ray cluster has no GPU")
+            raise GagFastError(
+                "the gradients were asked for on cuda, but the Ray cluster has no GPU"
+            )
         self._work = work
         self._workers = workers or (gpus if work.device == "cuda" else 2)
         self._actor = ray.remote(

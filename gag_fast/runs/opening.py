@@ -297,7 +297,7 @@ def _onnx(
     if request.providers is not None:  # said before the export, which takes its time
         name = provider_list(request.providers)[0][0]
         if (reason := why_not(name)) is not None:
-            raise ValueError(f"{name} was asked for but cannot run: {reason}")
+            raise GagFastError(f"{name} was asked for but cannot run: {reason}")
     path = folder.path / "model.onnx"
     if not path.exists():
         from gag_fast.export import export_onnx
@@ -310,19 +310,19 @@ def _onnx(
 def _check_fit(classifier: Classifier, spec: ModelSpec, onnx: Path) -> None:
     """The scoring classifier must take the same images and know the same classes."""
     if classifier.num_classes != spec.num_classes:
-        raise ValueError(
+        raise GagFastError(
             f"{onnx} has {classifier.num_classes} classes, the model {spec.name} has "
             f"{spec.num_classes}"
         )
     if classifier.input_size not in (None, spec.preprocessing.size):
-        raise ValueError(
+        raise GagFastError(
             f"{onnx} takes images of {classifier.input_size} pixels, the model {spec.name} of "
             f"{spec.preprocessing.size}"
         )
     for name in ("mean", "std"):
         theirs, ours = getattr(classifier, name), getattr(spec.preprocessing, name)
         if theirs is not None and any(abs(a - b) > 1e-6 for a, b in zip(theirs, ours)):
-            raise ValueError(
+            raise GagFastError(
                 f"{onnx} was exported with {name} {tuple(theirs)}, the model {spec.name} has {ours}"
             )
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from gag_fast._errors import GagFastError
 from gag_fast.attribution.explanation import Explanation
 from gag_fast.data import Dataset
 from gag_fast.presets import Preset
@@ -88,38 +89,38 @@ class Request:
 
     def __post_init__(self) -> None:
         if self.engine not in ENGINES:
-            raise ValueError(f"engine must be {' or '.join(ENGINES)}, got {self.engine!r}")
+            raise GagFastError(f"engine must be {' or '.join(ENGINES)}, got {self.engine!r}")
         if self.gradients not in GRADIENTS:
-            raise ValueError(
+            raise GagFastError(
                 f"gradients must be one of {', '.join(GRADIENTS)}, got {self.gradients!r}"
             )
         for name in ("methods", "metrics"):
             values = tuple(getattr(self, name))
             may_be_empty = name == "methods" and self.maps
             if not (values or may_be_empty) or len(set(values)) != len(values):
-                raise ValueError(f"{name} must be one or more different names, got {values}")
+                raise GagFastError(f"{name} must be one or more different names, got {values}")
             object.__setattr__(self, name, values)
         if both := sorted(set(self.maps) & set(self.methods)):
-            raise ValueError(f"maps and methods are both called {', '.join(both)}: name one anew")
+            raise GagFastError(f"maps and methods are both called {', '.join(both)}: name one anew")
         object.__setattr__(self, "presets", tuple(self.presets))
         own = self.preset if isinstance(self.preset, str) else self.preset.name
         if len({own, *self.presets}) != 1 + len(self.presets):
-            raise ValueError(
+            raise GagFastError(
                 f"presets must be others than {own}, each once, got {', '.join(self.presets)}"
             )
         for name in ("limit", "chunk", "workers", "batch_size"):
             value = getattr(self, name)
             if value is not None and value < 1:
-                raise ValueError(f"{name} must be 1 or more, got {value}")
+                raise GagFastError(f"{name} must be 1 or more, got {value}")
         if self.until_decided is not None:
             measure = self.until_decided.measure
             ranked = (*self.methods, *self.maps)
             if len(ranked) < 2:
-                raise ValueError(
+                raise GagFastError(
                     f"a ranking to decide needs two methods or more, got {', '.join(ranked)}"
                 )
             if not {measure, "all"} & set(self.metrics):
-                raise ValueError(f"{measure} is to decide, but not among the metrics")
+                raise GagFastError(f"{measure} is to decide, but not among the metrics")
 
 
 @dataclass
