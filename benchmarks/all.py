@@ -1,6 +1,6 @@
 """`make bench`: every suite, as tables and plots in benchmarks/results/<device>/, and the README's.
 
-    python -m benchmarks.all [--suites aggregation,gradients,…] [--budget SECONDS]
+    python -m benchmarks.all [--suites aggregation,gradients,…] [--only TEXT] [--budget SECONDS]
 
 Each group's cases are interleaved in one process and compared by the ratio of their medians.
 """
@@ -20,6 +20,7 @@ from benchmarks.suites import SUITES, Group
 from benchmarks.timing import interleave, paired_ratio
 
 RESULTS = machine.ROOT / "benchmarks" / "results"
+MISSING = "not installed, or refused as wrong"
 
 
 def measure(group: Group, budget: float) -> dict[str, Any]:
@@ -27,7 +28,7 @@ def measure(group: Group, budget: float) -> dict[str, Any]:
     cases = group.setup()
     slow = budget >= 20
     times = interleave(cases, rounds=25, warmup=1 if slow else 2, budget=budget)
-    ours = times[group.names[0]]
+    ours = times[next(iter(times))]
     rows = []
     for name, timing in times.items():
         ratio, low, high = paired_ratio(timing, ours)
@@ -57,11 +58,13 @@ def measure(group: Group, budget: float) -> dict[str, Any]:
     return result
 
 
-def run_suite(name: str, budget: float) -> list[dict[str, Any]]:
-    """Every group of a suite."""
+def run_suite(name: str, budget: float, only: str = "") -> list[dict[str, Any]]:
+    """Every group of a suite, or those whose names hold a text."""
     module = importlib.import_module(f"benchmarks.suites.{name}")
     results = []
     for group in module.groups():
+        if only not in group.name:
+            continue
         results.append(measure(group, getattr(module, "BUDGET", budget)))
         print(text(results[-1]), flush=True)
     return results
@@ -80,8 +83,20 @@ def text(result: dict[str, Any]) -> str:
     if result["fastest"] != ours:
         lines.append(f"  not the fastest: {result['fastest']} is")
     for case in result["missing"]:
-        lines.append(f"  {case}: its library is not installed")
+        lines.append(f"  {case}: {MISSING}")
     return "\n".join(lines)
+
+
+def with_others(
+    results: list[dict[str, Any]], path: Path, stamp: dict[str, Any]
+) -> list[dict[str, Any]]:
+    """The results with those of the file's other groups, where the same code measured them here."""
+    old = json.loads(path.read_text()) if path.exists() else {"stamp": None, "groups": []}
+    if old["stamp"] != stamp:
+        return results
+    new = {result["group"]: result for result in results}
+    kept = [new.pop(group["group"], group) for group in old["groups"]]
+    return [*kept, *new.values()]
 
 
 def markdown(suite: str, results: list[dict[str, Any]], stamp: dict[str, Any]) -> str:
@@ -109,7 +124,10 @@ def markdown(suite: str, results: list[dict[str, Any]], stamp: dict[str, Any]) -
             lines += ["", f"Reaches {share}" + (f", {work / 1e9:.0f} Gop/s." if work else ".")]
         if result["fastest"] != result["rows"][0]["case"]:
             lines += ["", f"Not the fastest here: {result['fastest']} is."]
-        lines += [f"\n{case}: not installed, not measured." for case in result["missing"]]
+        lines += [
+            f"\n{case}: not installed, or refused for being wrong; not measured."
+            for case in result["missing"]
+        ]
         lines.append("")
     return "\n".join(lines)
 
@@ -150,6 +168,7 @@ def main(argv: list[str] | None = None) -> int:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--suites", default=",".join(SUITES))
+    parser.add_argument("--only", default="", help="the groups whose names hold this text")
     parser.add_argument("--budget", type=float, default=6.0, help="seconds a group (default 6)")
     parser.add_argument("--out", type=Path, help="folder (default benchmarks/results/<device>)")
     args = parser.parse_args(argv)
@@ -163,7 +182,11 @@ def main(argv: list[str] | None = None) -> int:
     for suite in chosen:
         print(f"\n== {suite}", flush=True)
         stamp = machine.stamp()
-        results = run_suite(suite, args.budget)
+        results = run_suite(suite, args.budget, args.only)
+        if not results:
+            continue
+        if args.only:
+            results = with_others(results, out / f"{suite}.json", stamp)
         data: dict[str, Any] = {"stamp": stamp, "groups": results}
         page = markdown(suite, results, stamp)
         if suite == "aggregation":

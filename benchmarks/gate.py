@@ -119,14 +119,32 @@ def gradients() -> Pair:
     return lambda: gag_fast.explain(model, images, targets, n=8, batch_size=8), passes
 
 
+def onnx_gradients() -> Pair:
+    """The same 16 gradients through ONNX Runtime against as many bare runs of their graph."""
+    file = material.gradient_file("efficientnet_lite0")
+    source = gag_fast.OnnxGradients(file, "cpu", threads=1)
+    images, targets = torch.randn(2, 3, 224, 224), torch.tensor([1, 2])
+    session = one_thread(file)
+    feed = {"images": images[:1].numpy(), "targets": targets[:1].numpy()}
+
+    def passes() -> None:
+        for _ in range(16):
+            session.run(["gradients"], feed)
+
+    return lambda: gag_fast.explain(source, images, targets, n=8), passes
+
+
+def one_thread(file: Path) -> onnxruntime.InferenceSession:
+    """A bare session on the CPU."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    return onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+
+
 def scoring() -> Pair:
     """Three metrics of 2 images x 2 maps against as many batches of the bare session."""
     clf = gag_fast.Classifier(material.lite0_onnx(), "cpu", batch_size=16, threads=1)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    session = onnxruntime.InferenceSession(
-        str(material.lite0_onnx()), options, providers=["CPUExecutionProvider"]
-    )
+    session = one_thread(material.lite0_onnx())
     images, maps, targets = material.scored_images(2, 2)
     batches = -(-len(plan(clf, images, maps, targets)) // 16)
     feed = {session.get_inputs()[0].name: torch.randn(16, 3, 224, 224).numpy()}
@@ -140,9 +158,12 @@ def scoring() -> Pair:
 
 CASES = {
     case.__name__: case
-    for case in (aggregation, sweep, streaming, noise, compose, ranks, gradients, scoring)
+    for case in (
+        *(aggregation, sweep, streaming, noise, compose, ranks),
+        *(gradients, onnx_gradients, scoring),
+    )
 }
-ROUNDS = {gradients.__name__: 7, scoring.__name__: 7}  # a second a call
+ROUNDS = {case.__name__: 7 for case in (gradients, onnx_gradients, scoring)}  # a second a call
 
 
 def simd_level() -> str:
@@ -185,7 +206,7 @@ def check(handicap: int = 1, rounds: int | None = None) -> list[str]:
             ratios += [measure(name, handicap, rounds) for _ in range(2)]
         ratio = median(ratios)
         verdict = "ok" if ratio <= bound else "OVER"
-        print(f"{name:12} {ratio:6.2f} x yardstick, bound {bound:5.2f}  {verdict}", flush=True)
+        print(f"{name:14} {ratio:6.2f} x yardstick, bound {bound:5.2f}  {verdict}", flush=True)
         if ratio > bound:
             over.append(name)
     return over
@@ -197,7 +218,7 @@ def calibrate(repeats: int) -> None:
     for name in CASES:
         ratios = sorted(measure(name) for _ in range(repeats))
         typical[name] = round(median(ratios), 3)
-        print(f"{name:12} {ratios[0]:.3f} … {typical[name]:.3f} … {ratios[-1]:.3f}", flush=True)
+        print(f"{name:14} {ratios[0]:.3f} … {typical[name]:.3f} … {ratios[-1]:.3f}", flush=True)
     print(json.dumps({simd_level(): typical}, indent=1))
 
 

@@ -61,7 +61,15 @@ def version(package: str) -> str | None:
 
 def stamp(device: str = "cpu") -> dict[str, Any]:
     """Everything a result file must say of where it came from."""
-    names = ("torch", "torchvision", "onnxruntime-gpu", "onnxruntime", "numpy", "gag-fast")
+    names = (
+        "torch",
+        "torchvision",
+        "onnxruntime-gpu",
+        "onnxruntime",
+        "openvino",
+        "numpy",
+        "gag-fast",
+    )
     return {
         "device": torch.cuda.get_device_name() if device == "cuda" else cpu_name(),
         "threads": torch.get_num_threads(),

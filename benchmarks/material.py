@@ -7,14 +7,18 @@ from __future__ import annotations
 
 import atexit
 import functools
+import hashlib
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
+from gag_fast._files import cache_folder
 from gag_fast.images import SUFFIXES, load_image, preprocess
 from gag_fast.models import ModelSpec, Preprocessing, load_model
 
@@ -78,6 +82,58 @@ def lite0_onnx() -> Path:
     atexit.register(folder.cleanup)
     path = Path(folder.name) / "efficientnet_lite0.onnx"
     export_onnx(*lite0(), path)
+    return path
+
+
+@functools.cache
+def network(name: str) -> tuple[nn.Module, ModelSpec]:
+    """A network by name; all but EfficientNet-Lite0 with random weights, the same every time."""
+    if name == "efficientnet_lite0":
+        return lite0()
+    torch.manual_seed(0)
+    module, spec = load_model(name, "none")
+    for parameter in module.parameters():
+        if not parameter.any() and parameter.ndim == 2:  # ViT's head: all its gradients were zero
+            nn.init.normal_(parameter, std=0.02)
+    return module, spec
+
+
+def gradient_file(name: str) -> Path:
+    """The network's gradients as ONNX, exported once and kept."""
+    from gag_fast.export import export_gradients
+
+    # Another provider is compared with the CPU's where it is opened.
+    return _kept(f"{name}.grad", partial(_exported, export_gradients, name, providers=["cpu"]))
+
+
+def explanation_file(name: str) -> Path:
+    """The network's guided_absgrad as ONNX, likewise."""
+    from gag_fast.export import export_explanation
+
+    how = {"gradients": gradient_file(name), "providers": ["cpu"]}
+    return _kept(f"{name}.gag", partial(_exported, export_explanation, name, **how))
+
+
+def _exported(export: Callable[..., object], name: str, path: Path, **how: object) -> None:
+    module, spec = network(name)
+    export(module, path, spec, **how)
+
+
+def _kept(name: str, write: Callable[[Path], object]) -> Path:
+    """A file in the cache folder: what takes up to minutes to write.
+
+    Its name has a hash of the code that writes it, so that a new way to write is a new file.
+    """
+    from gag_fast import export
+
+    written_by = hashlib.sha256(torch.__version__.encode())
+    for source in sorted(Path(export.__file__).parent.glob("*.py")):
+        written_by.update(source.read_bytes())
+    folder = cache_folder() / "benchmarks"
+    path = folder / f"{name}-{written_by.hexdigest()[:12]}.onnx"
+    if not path.is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        write(path)
     return path
 
 

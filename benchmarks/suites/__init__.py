@@ -6,7 +6,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 # The modules of this package, in the order of the tables; each has groups(device) -> [Group].
-SUITES = ("aggregation", "gradients", "export", "session", "scoring", "run")
+SUITES = (
+    "aggregation",
+    "gradients",
+    "onnx_gradients",
+    "export",
+    "session",
+    "scoring",
+    "protocol",
+    "run",
+)
 
 Cases = dict[str, Callable[[], object]]
 

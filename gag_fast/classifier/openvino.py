@@ -89,19 +89,21 @@ def _copy_shared(graph: Any) -> int:
     met: set[str] = set()
     copies = 0
     for node in graph.node:
-        if node.op_type not in _PRODUCTS or node.input[1] not in weights:
+        at = _WEIGHT_OF.get(node.op_type)
+        if at is None or node.input[at] not in weights:
             continue
-        name = node.input[1]
+        name = node.input[at]
         if name in met:
             copies += 1
             copy = graph.initializer.add()
             copy.CopyFrom(weights[name])
-            copy.name = node.input[1] = f"{name}/{copies}"
+            copy.name = node.input[at] = f"{name}/{copies}"
         met.add(name)
     return copies
 
 
-_PRODUCTS = frozenset({"Conv", "ConvTranspose", "MatMul", "Gemm"})
+# Where each has its weight. A transposition becomes part of the product that reads it.
+_WEIGHT_OF = {"Conv": 1, "ConvTranspose": 1, "MatMul": 1, "Gemm": 1, "Transpose": 0}
 
 
 def _graphs(graph: Any) -> Iterator[Any]:
@@ -224,6 +226,10 @@ class OpenVinoSession:
     def get_providers(self) -> list[str]:
         """OpenVINO, and nothing to fall back to."""
         return [OPENVINO]
+
+    def get_provider_options(self) -> dict[str, dict[str, str]]:
+        """None of ONNX Runtime's."""
+        return {}
 
     def get_modelmeta(self) -> _Meta:
         """The file's metadata_props."""

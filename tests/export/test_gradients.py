@@ -238,13 +238,30 @@ def test_a_batch_that_cannot_be_open_is_fixed(tmp_path):
     torch.testing.assert_close(found, right, atol=1e-4 * float(right.abs().max()), rtol=0)
 
 
-@pytest.mark.skipif(not HAS_OPENVINO, reason="needs the extra [openvino]")
-def test_openvino_gets_square_weights_of_both_passes_right(tmp_path):
-    """Shared between a convolution and its transposed one they are wrong: see `unshared`."""
-    torch.manual_seed(0)
-    module = nn.Sequential(
+class Tokens(nn.Module):
+    """Square matrix products over tokens, as in a transformer."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(48, 48), nn.Tanh(), nn.Linear(48, 48), nn.Tanh())
+        self.head = nn.Linear(48, 5)
+
+    def forward(self, x):
+        return self.head(self.layers(x.reshape(len(x), 16, 48)).mean(1))
+
+
+def convolutions():
+    return nn.Sequential(
         *(nn.Conv2d(3, 8, 4, 4), nn.Conv2d(8, 8, 1), nn.Tanh(), nn.Flatten(), nn.Linear(128, 5))
     )
+
+
+@pytest.mark.skipif(not HAS_OPENVINO, reason="needs the extra [openvino]")
+@pytest.mark.parametrize("network", [convolutions, Tokens])
+def test_openvino_gets_square_weights_of_both_passes_right(tmp_path, network):
+    """Shared between a product and its transposed one they are wrong: see `unshared`."""
+    torch.manual_seed(0)
+    module = network()
     report = export_gradients(module, tmp_path / "x.onnx", SPEC)
     assert max(report.differences[openvino.OPENVINO].values()) < 1e-5
     copied = onnx.load_from_string(openvino.unshared(str(tmp_path / "x.onnx")))

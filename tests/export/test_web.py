@@ -19,25 +19,13 @@ import gag_fast
 from gag_fast.export import ExportError, export_web, web
 from gag_fast.images import fit, normalise, pixels_of
 from gag_fast.models import ModelSpec, Preprocessing, load_model
+from tests.chromium import CHROMIUM, FLAGS
 from tests.export.test_gradients import Small
 
 SPEC = ModelSpec(
     "tiny", Preprocessing(size=16, resize=20, mean=(0.4,) * 3, std=(0.3,) * 3), 5, tuple("abcde")
 )
-CHROMIUM = next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
-)
 NPM = shutil.which("npm")
-FLAGS = (
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-sync",
-    "--disable-background-networking",
-    "--disable-component-update",
-)
 
 # Beside the page, whose policy it shares: what it finds goes back to the server.
 PROBE = """

@@ -8,7 +8,6 @@ import csv
 import io
 import json
 import re
-import shutil
 import subprocess
 from functools import cache
 from xml.etree import ElementTree
@@ -19,24 +18,13 @@ import pytest
 from gag_fast.report.command import write_report
 from gag_fast.report.live import exact_map
 from gag_fast.report.reading import read_run
+from tests.chromium import CHROMIUM
+from tests.chromium import FLAGS as BARE
 from tests.report.made_up_runs import make_run, statistics
 
-CHROMIUM = next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
-)
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on PATH")
 
-FLAGS = (
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-sync",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--virtual-time-budget=8000",
-)
+FLAGS = (*BARE, "--virtual-time-budget=8000")
 
 PROBE = """
 <script>
