@@ -238,36 +238,40 @@ def test_a_batch_that_cannot_be_open_is_fixed(tmp_path):
     torch.testing.assert_close(found, right, atol=1e-4 * float(right.abs().max()), rtol=0)
 
 
-class Tokens(nn.Module):
-    """Square matrix products over tokens, as in a transformer."""
-
-    def __init__(self):
-        super().__init__()
-        self.layers = nn.Sequential(nn.Linear(48, 48), nn.Tanh(), nn.Linear(48, 48), nn.Tanh())
-        self.head = nn.Linear(48, 5)
-
-    def forward(self, x):
-        return self.head(self.layers(x.reshape(len(x), 16, 48)).mean(1))
-
-
-def convolutions():
-    return nn.Sequential(
+@pytest.mark.skipif(not HAS_OPENVINO, reason="needs the extra [openvino]")
+def test_openvino_gets_square_weights_of_both_passes_right(tmp_path):
+    """Shared between a convolution and its transposed one they are wrong: see `unshared`."""
+    torch.manual_seed(0)
+    module = nn.Sequential(
         *(nn.Conv2d(3, 8, 4, 4), nn.Conv2d(8, 8, 1), nn.Tanh(), nn.Flatten(), nn.Linear(128, 5))
     )
-
-
-@pytest.mark.skipif(not HAS_OPENVINO, reason="needs the extra [openvino]")
-@pytest.mark.parametrize("network", [convolutions, Tokens])
-def test_openvino_gets_square_weights_of_both_passes_right(tmp_path, network):
-    """Shared between a product and its transposed one they are wrong: see `unshared`."""
-    torch.manual_seed(0)
-    module = network()
     report = export_gradients(module, tmp_path / "x.onnx", SPEC)
     assert max(report.differences[openvino.OPENVINO].values()) < 1e-5
     copied = onnx.load_from_string(openvino.unshared(str(tmp_path / "x.onnx")))
     before = onnx.load(str(tmp_path / "x.onnx"))
     assert len(copied.graph.initializer) > len(before.graph.initializer)
     onnx.checker.check_model(copied)
+
+
+@pytest.mark.skipif(not HAS_OPENVINO, reason="needs the extra [openvino]")
+def test_openvino_gets_a_weight_right_that_a_transposition_shares():
+    """As in a transformer: tanh(x W) W', where W' is a node of the graph."""
+    rng = np.random.default_rng(0)
+    weight, x = (rng.standard_normal(shape, np.float32) for shape in ((64, 64), (4, 64)))
+    nodes = [
+        onnx.helper.make_node("MatMul", ["x", "w"], ["h"]),
+        onnx.helper.make_node("Tanh", ["h"], ["t"]),
+        onnx.helper.make_node("Transpose", ["w"], ["back"], perm=[1, 0]),
+        onnx.helper.make_node("MatMul", ["t", "back"], ["y"]),
+    ]
+    ends = [onnx.helper.make_tensor_value_info(name, 1, [4, 64]) for name in "xy"]
+    weights = [onnx.numpy_helper.from_array(weight, "w")]
+    graph = onnx.helper.make_graph(nodes, "both passes", ends[:1], ends[1:], weights)
+    opsets = [onnx.helper.make_opsetid("", 18)]
+    model = onnx.helper.make_model(graph, opset_imports=opsets, ir_version=9)
+    session = openvino.open_openvino(model.SerializeToString(), "x", 1, "f32", {})
+    right = np.tanh(x @ weight) @ weight.T
+    np.testing.assert_allclose(session.run(None, {"x": x})[0], right, atol=1e-4)
 
 
 def test_openvino_missing_says_what_to_install(exported, monkeypatch):
