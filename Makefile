@@ -53,7 +53,7 @@ test-oldest:     ## the tests with the oldest versions that pyproject.toml allow
 
 audit: $(VENV)/.installed  ## known holes of the packages that are installed
 	$(BIN)/python -m pip install --quiet pip-audit
-	$(BIN)/python -m pip_audit --skip-editable
+	@$(BIN)/python .ci/audit.py --skip-editable
 
 licences: $(VENV)/.installed  ## the licence of every package that is needed
 	$(BIN)/python .ci/licences.py

@@ -63,7 +63,8 @@ def guided_absgrad(
     Returns:
         `[H,W]` or `[B,H,W]`; with `channels="keep"` `[C,H,W]` or `[B,C,H,W]`; with a sequence p a
         leading axis k. float64 for float64 gradients, else float32; on the gradients' device; a
-        NumPy array where the gradients were NumPy. Non-finite gradients: see the module's text.
+        NumPy array where the gradients were NumPy. For gradients that are not finite, and for those
+        below 1e-19, whose variances lose digits in float32 and underflow, see the module's text.
 
     Raises:
         TypeError: grads or p of a type or dtype that is not listed above.
