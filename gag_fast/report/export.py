@@ -22,7 +22,7 @@ from gag_fast.report.reading import MANIFESTS_KEY, Run
 def manifest_hash(run: Run) -> str:
     """SHA-256 of the manifest in canonical form; the same whatever the file's line breaks."""
     text = json.dumps(run.manifest, sort_keys=True, ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def export_scores(runs: Sequence[Run], names: Sequence[str], path) -> Path:
@@ -42,7 +42,7 @@ def export_scores(runs: Sequence[Run], names: Sequence[str], path) -> Path:
     tables = [_table(run, name) for run, name in zip(runs, names, strict=True)]
     manifests = {name: run.manifest for run, name in zip(runs, names, strict=True)}
     table = pa.concat_tables(tables, promote_options="permissive").replace_schema_metadata(
-        {MANIFESTS_KEY: json.dumps(manifests, ensure_ascii=False).encode()}
+        {MANIFESTS_KEY: json.dumps(manifests).encode()}  # escapes: a name may be no UTF-8
     )
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as aside:

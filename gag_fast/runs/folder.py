@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import json
 import os
 import re
@@ -170,7 +171,12 @@ class RunFolder:
             path.unlink(missing_ok=True)
             return
         self.maps.mkdir(exist_ok=True)
-        self._put(path, lambda file: np.savez_compressed(file, allow_pickle=False, **maps))
+        # In memory first: a ZipFile that a full disk interrupts complains again when it is freed.
+        # NumPy 1 has no `allow_pickle` to say here, and nothing in a shard needs a pickle.
+        assert not any(array.dtype.hasobject for array in maps.values())
+        content = io.BytesIO()
+        np.savez_compressed(content, **maps)  # type: ignore[arg-type]
+        self._put(path, lambda file: file.write(content.getbuffer()))
 
     def read_shard(self, index: int) -> dict[str, np.ndarray] | None:
         """The arrays of a chunk's shard; None where there is none, or it cannot be read."""

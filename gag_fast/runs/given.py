@@ -83,7 +83,7 @@ class GivenMaps:
         """SHA-256 of all that is in it, names and bytes."""
         digest = hashlib.sha256()
         for path in self._files():
-            digest.update(path.relative_to(self.path.parent).as_posix().encode())
+            digest.update(os.fsencode(path.relative_to(self.path.parent).as_posix()))
             with path.open("rb") as file:
                 digest.update(hashlib.file_digest(file, "sha256").digest())
         return digest.hexdigest()

@@ -201,7 +201,11 @@ def test_an_edited_manifest_gives_one_line(photos, start, change):
     assert str(out) in str(caught.value)
 
 
-@pytest.mark.parametrize("text", ["", "[]", "7", '{"a": ' * 100_000, "\xff", '{"settings": {}}'])
+@pytest.mark.parametrize(
+    "text",
+    ["", "[]", "7", '{"a": ' * 100_000, "\xff", '{"settings": {}}'],
+    ids=["empty", "list", "number", "deep", "no UTF-8", "no format"],
+)
 def test_a_manifest_that_is_none_gives_one_line(photos, start, text):
     data = photos(2)
     out = start(data).out

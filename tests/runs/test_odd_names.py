@@ -4,13 +4,16 @@ import os
 import tarfile
 import time
 from io import BytesIO
+from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from gag_fast.data import open_dataset
 from gag_fast.report.command import write_report
+from gag_fast.report.export import export_scores
 from gag_fast.report.reading import read_run
 from gag_fast.runs import decoding
 from tests.photographs import save_photo
@@ -65,6 +68,18 @@ def test_the_folders_themselves(odd, start, tmp_path):
     assert run.name == "run\\xff"
     for path in write_report([run], tmp_path / "report"):
         path.read_text(encoding="utf-8")
+    exported = export_scores([run], [run.name], tmp_path / "scores.parquet")
+    assert read_run(exported).rows == run.rows
+
+
+def test_maps_from_a_folder_of_such_a_name(odd, start, tmp_path):
+    maps = Path(os.fsdecode(os.fsencode(tmp_path) + b"/m\xff"))
+    maps.mkdir()
+    for name in ("1", "2", os.fsdecode(ODD[:-4])):
+        np.save(maps / f"{name}.npy", np.eye(32, dtype=np.float32))
+    failures = restarts(start, odd, methods=(), maps={"given": maps}, onnx=None).failures
+    assert all("no map of" in reason for reason in failures.values())
+    assert len(failures) <= 1  # of the image whose name the table of rows holds as escapes
 
 
 def test_a_table_with_names_that_are_none(start, tmp_path, odd):
