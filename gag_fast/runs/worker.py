@@ -16,6 +16,7 @@ import torch
 
 from gag_fast import measures
 from gag_fast._errors import GagFastError, first_line, memory_fault
+from gag_fast._text import storable
 from gag_fast.attribution.explaining import Pass, explain_as
 from gag_fast.attribution.explanation import Explanation
 from gag_fast.attribution.gradients import GradientEngine
@@ -314,7 +315,7 @@ class Worker:
                     row |= {name: float(values[i, place]) for name, values in further.items()}
                     fault = _not_finite(row)
                 if fault is not None:
-                    row |= {"status": FAILED, "error": fault}
+                    row |= {"status": FAILED, "error": storable(fault)}
                 rows.append(row)
         further_columns = [under(m, p.name) for p in self.work.presets for m in self._varying()]
         table = table_of(rows, measures.named(self.work.metrics), further_columns)

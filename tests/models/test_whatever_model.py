@@ -128,7 +128,9 @@ def hf_folder(tmp_path_factory):
         image_size=24, patch_size=8, id2label={0: "cat", 1: "dog", 2: "owl"},
     )  # fmt: skip
     transformers.set_seed(0)
-    transformers.ViTForImageClassification(config).save_pretrained(folder)
+    network = transformers.ViTForImageClassification(config)
+    network.classifier.weight.data.mul_(50)  # scores beyond [0, 1], as a trained one's are
+    network.save_pretrained(folder)
     transformers.ViTImageProcessor(
         size={"height": 24, "width": 24}, image_mean=[0.4] * 3, image_std=[0.3] * 3
     ).save_pretrained(folder)
