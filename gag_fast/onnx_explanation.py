@@ -19,9 +19,9 @@ from gag_fast import onnx_metadata, ops
 from gag_fast._errors import ClassifierError, within_memory
 from gag_fast._inputs import as_percents
 from gag_fast.attribution.inputs import as_keys
-from gag_fast.classifier.arguments import checked_images, checked_threads
+from gag_fast.classifier.arguments import checked_images
 from gag_fast.classifier.graphs import GraphDriver, GraphLane
-from gag_fast.classifier.opening import DEFAULTS, check_bounds, open_on
+from gag_fast.classifier.opening import check_bounds
 from gag_fast.classifier.providers import Providers
 from gag_fast.models import ModelSpec
 
@@ -58,13 +58,8 @@ class OnnxExplanation:
         device: int = 0,
     ) -> None:
         self.path = Path(path)
-        if not self.path.is_file():
-            raise ClassifierError(f"there is no file {path}")
-        threads = checked_threads(threads)
-        options = {**DEFAULTS, "precision": precision, "fp16": precision == "fp16"}
-        opened = open_on(self.path, providers, threads, device, options)
-        self._session, self.providers = opened.session, opened.providers
-        self._driver = GraphDriver(opened, threads)
+        self._driver = GraphDriver(self.path, providers, precision, threads, device, batch=1)
+        self._session, self.providers = self._driver.session, self._driver.providers
         self._lanes: tuple[tuple[int, int], list[GraphLane]] | None = None
         self._lock = threading.RLock()
         given = {value.name: value for value in self._session.get_inputs()}

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from gag_fast.classifier.arguments import checked_threads
 from gag_fast.classifier.lanes import LanePool
-from gag_fast.classifier.opening import Session
+from gag_fast.classifier.opening import DEFAULTS, open_on
+from gag_fast.classifier.providers import Providers
 from gag_fast.classifier.sessions import run_bound, run_options
 
 _KINDS = {torch.float32: np.float32, torch.int64: np.int64}
@@ -58,9 +61,39 @@ class GraphLane:
 
 
 class GraphDriver:
-    """Runs jobs on the lanes of one session: side by side on the CPU, in order on CUDA."""
+    """Runs jobs on the lanes of one session: side by side on the CPU, in order on CUDA.
 
-    def __init__(self, opened: Session, threads: int) -> None:
+    Args:
+        path: the .onnx file.
+        providers: as for `Classifier`.
+        precision: "f32", or what else the provider has.
+        threads: CPU threads; None: torch's number.
+        device: CUDA device index.
+        batch: rows of every job on OpenVINO, where the file leaves them open.
+
+    Attributes:
+        session: runs the graph.
+        providers: what really runs, in order of preference.
+        device: where.
+        lanes_at_once: how many passes run side by side.
+
+    Raises:
+        ClassifierError: in one line.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        providers: str | Providers | None,
+        precision: str,
+        threads: int | None,
+        device: int,
+        batch: int,
+    ) -> None:
+        threads = checked_threads(threads)
+        options = {**DEFAULTS, "precision": precision, "fp16": precision == "fp16"}
+        opened = open_on(path, providers, threads, device, options, batch=batch)
+        self.session, self.providers = opened.session, opened.providers
         self._stream = opened.stream
         self.lanes_at_once = threads if opened.stream is None else 1
         self.device = torch.device("cpu") if opened.stream is None else opened.stream.device

@@ -18,10 +18,10 @@ from torch import Tensor
 
 from gag_fast import onnx_metadata
 from gag_fast._errors import ClassifierError, within_memory
-from gag_fast.classifier.arguments import checked_batch_size, checked_images, checked_threads
+from gag_fast.classifier.arguments import checked_batch_size, checked_images
 from gag_fast.classifier.graphs import GraphDriver, GraphLane
 from gag_fast.classifier.lanes import Shape, image_shape
-from gag_fast.classifier.opening import DEFAULTS, check_bounds, open_on
+from gag_fast.classifier.opening import check_bounds
 from gag_fast.classifier.providers import CPU, Providers
 from gag_fast.models import ModelSpec
 
@@ -55,7 +55,7 @@ class OnnxGradients:
         providers: what really runs, in order of preference.
         spec: of the model it was exported from, or None.
         num_classes: K.
-        fixed_batch: the file's batch size where it is not open, else None.
+        fixed_batch: the batch size where no other can be computed, else None.
         scores: what it differentiates: the class's logit.
 
     Raises:
@@ -76,13 +76,9 @@ class OnnxGradients:
         device: int = 0,
     ) -> None:
         self.path = Path(path)
-        if not self.path.is_file():
-            raise ClassifierError(f"there is no file {path}")
-        threads = checked_threads(threads)
-        options = {**DEFAULTS, "precision": precision, "fp16": precision == "fp16"}
-        opened = open_on(self.path, providers, threads, device, options)
-        self._session, self.providers = opened.session, opened.providers
-        self._driver = GraphDriver(opened, threads)
+        chosen = checked_batch_size(batch_size, None, self.path)
+        self._driver = GraphDriver(self.path, providers, precision, threads, device, chosen or 1)
+        self._session, self.providers = self._driver.session, self._driver.providers
         self._read_signature()
         self.sha256 = hashlib.sha256(self.path.read_bytes()).hexdigest()
         on_cpu = self._driver.device.type == "cpu"

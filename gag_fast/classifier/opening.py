@@ -188,10 +188,12 @@ def open_on(
     device: int,
     options: Mapping[str, Any],
     wanted: Wanted | None = None,
+    batch: int | None = None,
 ) -> Session:
     """Loads a file on the providers asked for; None: CUDA where it works, else the CPU.
 
-    With `wanted` it is a classifier, brought to the plain form (see `foreign`).
+    With `wanted` it is a classifier, brought to the plain form (see `foreign`). With `batch` no
+    other size of batch will come, which OpenVINO makes use of (see `openvino`).
 
     Raises:
         ClassifierError: in one line, with the fix where there is one.
@@ -215,7 +217,7 @@ def open_on(
     if convert:
         model = as_float16(model, path.name)
     try:
-        return _open(path, model, chosen, threads, device, options)
+        return _open(path, model, chosen, threads, device, options, batch)
     except ClassifierError as error:
         if providers is not None or chosen[0][0] == CPU:
             raise
@@ -254,13 +256,15 @@ def _open(
     threads: int,
     device: int,
     options: Mapping[str, Any],
+    batch: int | None = None,
 ) -> Session:
     import onnxruntime
 
     first, given = chosen[0]
     stream, where = None, processor()
     if first == OPENVINO:
-        session = open_openvino(model, path.name, threads, options["precision"], given)
+        precision = options["precision"]
+        session = open_openvino(model, path.name, threads, precision, given, batch)
     elif first in (CUDA, TENSORRT):
         stream, where = torch.cuda.Stream(device), torch.cuda.get_device_name(device)
         cache = engine_cache() if any(name == TENSORRT for name, _ in chosen) else None

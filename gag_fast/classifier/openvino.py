@@ -37,7 +37,12 @@ def why_no_openvino() -> str | None:
 
 
 def open_openvino(
-    model: str | bytes, name: str, lanes: int, precision: str, given: Mapping[str, Any]
+    model: str | bytes,
+    name: str,
+    lanes: int,
+    precision: str,
+    given: Mapping[str, Any],
+    batch: int | None = None,
 ) -> Any:
     """A session for `lanes` forward passes side by side, one thread each.
 
@@ -47,6 +52,9 @@ def open_openvino(
         lanes: streams and threads.
         precision: one of PRECISIONS.
         given: OpenVINO's own properties of the CPU, on top of ours.
+        batch: size of every batch that will come, where the file leaves it open: OpenVINO fuses
+            chains of elementwise operators for shapes that it knows (EfficientNet-B0's gradient
+            takes 33 ms instead of 47). None: any size may come.
 
     Raises:
         ClassifierError: in one line.
@@ -60,7 +68,7 @@ def open_openvino(
     }
     device = _plugin_device()
     try:
-        model = unshared(model)
+        model = prepared(model, batch)
         if device is not None:
             return _plugin_session(model, device, properties)
         return OpenVinoSession(model, properties)
@@ -68,19 +76,34 @@ def open_openvino(
         raise ClassifierError(f"{name} cannot be loaded by OpenVINO: {first_line(error)}") from None
 
 
-def unshared(model: str | bytes) -> str | bytes:
-    """The model with a copy of each weight for every product that it is in.
+def prepared(model: str | bytes, batch: int | None = None) -> str | bytes:
+    """The model as OpenVINO computes it right, and with its batch fixed; the file is untouched.
 
     OpenVINO 2026.4 keeps weights as its kernels want them under the address they came from and
     their shape. A square weight that a convolution and its transposed one share (or two matrix
     products, as in the two passes of a gradient) is then the wrong way round in one of them, and
-    the result plainly wrong. Copies in memory have addresses of their own; the file is untouched.
+    the result plainly wrong. Copies in memory have addresses of their own.
     """
     import onnx
 
     read = onnx.load_from_string(model) if isinstance(model, bytes) else onnx.load(model)
-    copied = sum(_copy_shared(graph) for graph in _graphs(read.graph))
-    return read.SerializeToString() if copied else model
+    graphs = list(_graphs(read.graph))
+    changes = sum(_copy_shared(graph) for graph in graphs)
+    first = read.graph.input[0].type.tensor_type.shape.dim
+    if batch is not None and first and first[0].dim_param:
+        changes += sum(_fix(graph, first[0].dim_param, batch) for graph in reversed(graphs))
+    return read.SerializeToString() if changes else model
+
+
+def _fix(graph: Any, name: str, length: int) -> int:
+    """Gives a length that the file leaves open, by its name; returns how often it was there."""
+    found = 0
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        for dimension in value.type.tensor_type.shape.dim:
+            if dimension.dim_param == name:
+                dimension.dim_value = length
+                found += 1
+    return found
 
 
 def _copy_shared(graph: Any) -> int:

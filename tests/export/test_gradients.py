@@ -240,14 +240,14 @@ def test_a_batch_that_cannot_be_open_is_fixed(tmp_path):
 
 @pytest.mark.skipif(not HAS_OPENVINO, reason="needs the extra [openvino]")
 def test_openvino_gets_square_weights_of_both_passes_right(tmp_path):
-    """Shared between a convolution and its transposed one they are wrong: see `unshared`."""
+    """Shared between a convolution and its transposed one they are wrong: see `prepared`."""
     torch.manual_seed(0)
     module = nn.Sequential(
         *(nn.Conv2d(3, 8, 4, 4), nn.Conv2d(8, 8, 1), nn.Tanh(), nn.Flatten(), nn.Linear(128, 5))
     )
     report = export_gradients(module, tmp_path / "x.onnx", SPEC)
     assert max(report.differences[openvino.OPENVINO].values()) < 1e-5
-    copied = onnx.load_from_string(openvino.unshared(str(tmp_path / "x.onnx")))
+    copied = onnx.load_from_string(openvino.prepared(str(tmp_path / "x.onnx")))
     before = onnx.load(str(tmp_path / "x.onnx"))
     assert len(copied.graph.initializer) > len(before.graph.initializer)
     onnx.checker.check_model(copied)
