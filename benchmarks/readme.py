@@ -1,4 +1,4 @@
-"""The README's performance section, made from a results folder; tests hold the two equal.
+"""The tables of docs/benchmarks.md and README.md, made from a results folder: tests compare.
 
 python -m benchmarks.readme benchmarks/results/<device>
 """
@@ -7,13 +7,25 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from benchmarks import machine, memory
 from benchmarks.suites import SUITES
 
+PAGE = machine.ROOT / "docs" / "benchmarks.md"
 README = machine.ROOT / "README.md"
+BRIEF = (
+    ("aggregation", "[8, 20, 3, 224, 224] float32", "one read (sum)"),
+    ("aggregation", "[8, 20, 3, 224, 224] float32", "authors' recipe"),
+    ("gradients", "EfficientNet-Lite0, 8 images x 20 samples", "Captum NoiseTunnel"),
+    ("scoring", "paper preset, 2 images x 4 maps", "the authors' way"),
+    ("scoring", "torchcam preset, 1 image", "torch-cam DeletionInsertionMetric"),
+    ("run", "8 photographs x 3 methods", "its two engines alone"),
+)
+"""The README's rows: suite, job, and the case that ours is set beside."""
+
 BEGIN, END = "<!-- benchmarks:begin {} -->", "<!-- benchmarks:end -->"
 
 
@@ -37,8 +49,28 @@ def scaling_table(data: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def seconds(ms: float) -> str:
+    """A median as tables have it."""
+    return f"{ms:.1f} ms" if ms < 1000 else f"{ms / 1e3:.2f} s"
+
+
+def brief(folder: Path) -> str:
+    """The README's six rows."""
+    lines = ["| job | gag_fast | beside | | × ours |", "| --- | ---: | --- | ---: | ---: |"]
+    stamp = {}
+    for suite, job, beside in BRIEF:
+        data = json.loads((folder / f"{suite}.json").read_text())
+        (group,) = (g for g in data["groups"] if g["group"] == job)
+        times = {row["case"]: row["ms"] for row in group["rows"]}
+        ours, theirs = group["rows"][0]["ms"], times[beside]
+        cells = [f"{suite}: {job}", seconds(ours), beside, seconds(theirs), f"{theirs / ours:.2f}"]
+        lines.append(f"| {' | '.join(cells)} |")
+        stamp = data["stamp"]
+    return "\n".join([f"Measured by `make bench` {machine.describe(stamp)}:", "", *lines, ""])
+
+
 def section(folder: Path) -> str:
-    """The Markdown between the README's two marks."""
+    """Every table, as docs/benchmarks.md has them."""
     lines, described = [], set()
     for suite in SUITES:
         path = folder / f"{suite}.json"
@@ -53,7 +85,7 @@ def section(folder: Path) -> str:
         for group in data["groups"]:
             job = group["group"]
             for row in group["rows"]:
-                time = f"{row['ms']:.1f} ms" if row["ms"] < 1000 else f"{row['ms'] / 1e3:.2f} s"
+                time = seconds(row["ms"])
                 lines.append(f"| {job} | {row['case']} | {time} | {row['times_ours']:.2f} |")
                 job = ""
             if group["fastest"] != group["rows"][0]["case"]:
@@ -62,19 +94,24 @@ def section(folder: Path) -> str:
     return "\n".join(lines)
 
 
-def replaced(text: str, folder: Path) -> str:
-    """README text with its performance section made anew from a results folder."""
+def replaced(text: str, folder: Path, made: Callable[[Path], str] = section) -> str:
+    """A page's text with what stands between its two marks made anew from a results folder."""
     begin = BEGIN.format(folder.relative_to(machine.ROOT).as_posix())
     head, _, rest = text.partition("<!-- benchmarks:begin")
     if not rest or END not in rest:
-        raise ValueError(f"README.md has no {begin} … {END} section to fill")
+        raise ValueError(f"the page has no {begin} … {END} section to fill")
     tail = rest.partition(END)[2]
-    return f"{head}{begin}\n{section(folder)}\n{END}{tail}"
+    return f"{head}{begin}\n{made(folder)}\n{END}{tail}"
 
 
 def write(folder: Path) -> None:
-    """Fill README.md from a results folder."""
-    README.write_text(replaced(README.read_text(), folder.resolve()))
+    """Fill both pages from a results folder."""
+    for page, made in PAGES.items():
+        page.write_text(replaced(page.read_text(), folder.resolve(), made))
+
+
+PAGES = {PAGE: section, README: brief}
+"""Each page and what makes its tables."""
 
 
 if __name__ == "__main__":

@@ -83,6 +83,9 @@ def export_explanation(
         providers: as for `export_gradients`.
         log: called with a line for each step, or None.
 
+    Returns:
+        the report.
+
     Raises:
         ExportError: with the reason in one line; no file is left and an old one is untouched.
     """

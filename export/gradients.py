@@ -101,6 +101,9 @@ def export_gradients(
         providers: those that must be right, the CPU's always; None: all that can run here.
         log: called with a line for each step, or None.
 
+    Returns:
+        the report.
+
     Raises:
         ExportError: with the reason in one line: an operator without an ONNX form, or a provider
             that computes something else. No file is left and an old one is untouched.

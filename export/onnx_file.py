@@ -80,6 +80,7 @@ def export_onnx(
             finds them in its output; put in eval mode for the time of the call.
         spec: its name, preprocessing, labels and kind of scores, which travel in the metadata.
         path: the .onnx file to write, replaced if it exists.
+        batches: sizes to verify with.
         tolerance: largest allowed difference, relative to max(1, largest |score|).
         log: called with a line for each step, or None.
 

@@ -120,6 +120,9 @@ class GuidedAbsGrad(_Attribution):
 
         Returns:
             Attributions of the shape, and in the tuple, of the inputs.
+
+        Raises:
+            TypeError, ValueError: one line that names what was received.
         """
         given = inputs if isinstance(inputs, tuple) else (inputs,)
         if len(given) != 1:

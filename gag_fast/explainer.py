@@ -182,6 +182,9 @@ def explain_many(
 
     Returns:
         For each name, in order, maps as `explain` returns them.
+
+    Raises:
+        TypeError, ValueError: one line that names what was received.
     """
     how = Explanation(
         n=n,

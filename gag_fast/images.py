@@ -259,7 +259,7 @@ def load_images(
     paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     spec: ModelSpec | Preprocessing,
 ) -> torch.Tensor:
-    """Image files -> what a classifier takes, float32 [B, C, size, size].
+    """Image files -> what a classifier takes, float32 [B, C, size, size], normalised.
 
     Args:
         paths: one file or several.

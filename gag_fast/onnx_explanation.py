@@ -30,7 +30,7 @@ INPUTS, OUTPUTS = ("images", "targets", "noise", "p"), ("maps",)
 
 
 class OnnxExplanation:
-    """Runs a file that `export_explanation` wrote, an image on each lane.
+    """Runs a file that `export_explanation` wrote, an image on each lane: Algorithm 1 as a graph.
 
     Args:
         path: the .onnx file.

@@ -113,6 +113,9 @@ class Preset:
         randomise_groups: mprt: groups of layers; 0: every layer by itself.
         randomise_seed: of every layer's new weights.
         randomise_bins: emprt: bins of the histogram.
+
+    Raises:
+        ValueError: a value that cannot be; one line with the field and what was received.
     """
 
     name: str = "paper"
@@ -266,8 +269,16 @@ PRESETS = {
 def preset(name: str | Preset | Mapping[str, Any], **overrides: Any) -> Preset:
     """A preset by name, as a dict of its fields, or as it is; with some fields replaced.
 
+    Args:
+        name: "paper", "official", "rise" or "torchcam", a `Preset` or a dict of its fields.
+        **overrides: fields and their values.
+
+    Returns:
+        The preset; one that is given is not changed.
+
     Raises:
-        ValueError: no such preset, or no such field, or a value that cannot be.
+        ValueError: no such preset, or no such field, or a value that cannot be; one line that names
+            what was received.
     """
     if isinstance(name, Mapping):
         given: Mapping[str, Any] = name

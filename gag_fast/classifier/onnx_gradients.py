@@ -37,7 +37,8 @@ two float32 providers. ReLUs that rounding turns over make up to 4e-3; a wrong g
 class OnnxGradients:
     """Gradients of class scores by the images, from a file that `export_gradients` wrote.
 
-    Can stand wherever `explain` takes a model; methods that look into a module refuse it.
+    d score / d image by torch's own autograd, as an ONNX graph. Can stand wherever `explain` takes
+    a model; methods that look into a module refuse it.
 
     Args:
         path: the .onnx file.

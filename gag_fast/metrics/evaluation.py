@@ -134,7 +134,10 @@ def rcap(
         clf, images, maps, targets: as in `evaluate`.
         lower_bound: the lowest percentile, in percent.
         interval: distance of the percentiles, in percent.
-        options: further arguments of `evaluate`.
+        **options: further arguments of `evaluate`.
+
+    Raises:
+        TypeError, ValueError: as `evaluate`, and percentiles that cannot be.
     """
     chosen = find_preset(options.pop("preset", "paper"), lower_bound=lower_bound, interval=interval)
     return evaluate(clf, images, maps, targets, ("rcap",), chosen, **options).rcap

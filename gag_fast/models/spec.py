@@ -38,6 +38,10 @@ class Preprocessing:
         mean: per channel, in [0, 1] pixel units, subtracted.
         std: per channel, in [0, 1] pixel units, divided by.
         interpolation: "bilinear", "bicubic" or "lanczos", with antialiasing.
+
+    Raises:
+        ModelError: sizes, means, deviations or an interpolation that cannot be, with what was
+            received.
     """
 
     size: int = 224
@@ -92,6 +96,9 @@ class ModelSpec:
         weights: where the parameters come from, in words ("random, seed 0", a file's name, ...).
         weights_sha256: hash of the parameters and buffers themselves; see `state_hash`.
         score: what the output is, one of `scores.SCORES`; None: what the first images show.
+
+    Raises:
+        ModelError: neither `num_classes` nor `labels` is given.
     """
 
     name: str = "model"

@@ -86,10 +86,16 @@ def test_gate_command_exits_with_one_on_a_planted_slow_down(monkeypatch, capsys)
     assert gate.main([]) == 1
 
 
-def test_the_readme_table_equals_the_results_file():
-    text = readme.README.read_text()
+@pytest.mark.parametrize("page", readme.PAGES, ids=lambda page: page.name)
+def test_a_page_s_tables_equal_the_results_files(page):
+    text = page.read_text()
     folder = re.search(r"<!-- benchmarks:begin (\S+) -->", text).group(1)
-    assert readme.replaced(text, ROOT / folder) == text
+    assert readme.replaced(text, ROOT / folder, readme.PAGES[page]) == text
+
+
+def test_the_readme_has_six_rows_which_a_results_file_has():
+    rows = readme.brief(ROOT / "benchmarks" / "results" / "amd-epyc-2-cores").splitlines()[4:]
+    assert len([row for row in rows if row]) == 6 == len(readme.BRIEF)
 
 
 def test_results_say_where_they_come_from():

@@ -1,4 +1,4 @@
-"""Holds the imports to the picture in README.md: arrows go one way."""
+"""Holds the imports to the picture in docs/architecture.md: arrows go one way."""
 
 import ast
 import re
@@ -124,7 +124,7 @@ def imported(path: Path) -> set[str]:
 @pytest.mark.parametrize("path", sources(), ids=lambda p: str(p.relative_to(ROOT)))
 def test_a_file_imports_only_what_its_room_may(path):
     room = room_of(path)
-    assert room in ROOMS, f"{room} is in no list of rooms: add it here and in README.md's picture"
+    assert room in ROOMS, f"{room} is in no list of rooms: add it here and in docs/architecture.md"
     public = {"__version__", "__path__", "_build_info"}
     assert imported(path) - {room} - public - GROUND <= ROOMS[room]
 
@@ -178,22 +178,22 @@ def test_kernels_math_knows_nothing_of_torch():
 
 
 def floors() -> list[set[str]]:
-    """The rooms of README.md's picture, floor by floor from the ground up."""
-    text = (ROOT / "README.md").read_text()
+    """The rooms of docs/architecture.md's picture, floor by floor from the ground up."""
+    text = (ROOT / "docs" / "architecture.md").read_text()
     picture = text.partition("a floor imports only from floors below it")[2].partition("```")[0]
     lines = [line.split("·")[0].split() for line in picture.splitlines()[1:]]
     return [set(line) for line in reversed(lines) if line]
 
 
-def test_the_readme_picture_has_every_room_once():
+def test_the_picture_has_every_room_once():
     shown = [room for floor in floors() for room in floor]
     assert sorted(shown) == sorted(ROOMS)
 
 
-def test_every_arrow_goes_down_in_the_readme_picture():
+def test_every_arrow_goes_down_in_the_picture():
     height = {room: number for number, floor in enumerate(floors()) for room in floor}
     wrong = [(a, b) for a in ROOMS for b in ROOMS[a] if height[a] <= height[b]]
-    assert not wrong, f"README.md's picture has these beside or above what imports them: {wrong}"
+    assert not wrong, f"docs/architecture.md has these beside or above what imports them: {wrong}"
 
 
 def test_no_arrow_is_allowed_that_nothing_uses():

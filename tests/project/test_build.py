@@ -60,6 +60,12 @@ def test_makefile_and_pre_commit_lint_with_the_versions_of_pyproject():
     assert set(hooks) == {one for one in pinned if one.startswith(("ruff", "clang-format"))}
 
 
+def test_makefile_makes_the_site_with_the_versions_of_pyproject():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    line = re.search(r"^DOCS := (.*)$", (ROOT / "Makefile").read_text(), re.M).group(1)
+    assert line.replace('"', "").split() == project["optional-dependencies"]["docs"]
+
+
 def test_one_version_everywhere():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert project["dynamic"] == ["version"]

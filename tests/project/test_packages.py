@@ -136,7 +136,7 @@ def test_workflows_only_call_what_the_makefile_has():
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M))
     files = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
     commands = [c for f in files for c in re.findall(r"- run: (.*)", f.read_text())]
-    assert {"lint.yml", "tests.yml", "wheels.yml"} <= {f.name for f in files}
+    assert {"docs.yml", "lint.yml", "tests.yml", "wheels.yml"} <= {f.name for f in files}
     assert commands
     for command in commands:
         assert re.fullmatch(r"make [a-z-]+", command), command

@@ -1,0 +1,126 @@
+"""What the documentation site needs beyond MkDocs.
+
+Pages made of files of the checkout, their links, formulas without a script, and a look at what was
+built: nothing in it is fetched from elsewhere.
+
+`<!-- include FILE -->` in a page shows a file of the checkout, `<!-- command line -->` every
+command's options. Links that leave docs/ become links to the page that shows that file, or plain
+text where there is none.
+"""
+
+from __future__ import annotations
+
+import logging
+import posixpath
+import re
+from pathlib import Path
+from typing import Any
+
+from mkdocs.structure.files import File
+from page_tables import command_line
+
+ROOT = Path(__file__).parents[2]
+PACKAGE = ROOT / "build" / "docs" / "gag_fast"
+
+log = logging.getLogger("mkdocs.hooks.gag_fast")
+
+_YET = {
+    "models.md": "Models",
+    "onnx.md": "Without torch",
+    "gpu.md": "On a GPU",
+    "methods.md": "Methods",
+    "measures.md": "Measures",
+}
+
+_INCLUDE = re.compile(r"^<!-- include (\S+) -->$", re.M)
+_COMMANDS = "<!-- command line -->"
+_LINK = re.compile(r"(?<!!)\[([^\]]+)\]\(([^)\s]+)\)")
+_FORMULA = re.compile(r'<(span|div) class="arithmatex">\\([(\[])(.*?)\\[)\]]</\1>', re.S)
+_FETCHED = re.compile(
+    r'<(?:script|img|iframe|source|video|audio)\b[^>]*\bsrc="(?:https?:)?//[^"]*"'
+    r'|<link\b[^>]*\brel="(?:stylesheet|preload|preconnect|icon)"[^>]*\bhref="(?:https?:)?//[^"]*"'
+    r'|<link\b[^>]*\bhref="(?:https?:)?//[^"]*"[^>]*\brel="(?:stylesheet|preload|preconnect|icon)"'
+)
+
+
+def on_startup(**_: Any) -> None:
+    """Lays the package out as it is installed: gag_fast, and export/ as gag_fast.export."""
+    PACKAGE.mkdir(parents=True, exist_ok=True)
+    for old in PACKAGE.iterdir():
+        old.unlink()
+    for path in [*(ROOT / "gag_fast").iterdir(), ROOT / "export"]:
+        (PACKAGE / path.name).symlink_to(path)
+
+
+def on_files(files: Any, config: Any) -> Any:
+    """A title alone for pages that are named here and yet to be written."""
+    for name, title in _YET.items():
+        if files.get_file_from_path(name) is None:
+            files.append(File.generated(config, name, content=f"# {title}\n"))
+    return files
+
+
+def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
+    """The files that a page includes, and links out of docs/ turned into links to pages."""
+    here = posixpath.dirname(page.file.src_uri)
+    text = _linked(markdown, f"docs/{here}" if here else "docs", page.file.src_uri)
+    if _COMMANDS in text:
+        text = text.replace(_COMMANDS, command_line())
+    return _INCLUDE.sub(lambda found: _included(found[1], page.file.src_uri), text)
+
+
+def on_page_content(html: str, **_: Any) -> str:
+    """Formulas as MathML, which browsers draw by themselves."""
+    from latex2mathml.converter import convert
+
+    def drawn(found: re.Match[str]) -> str:
+        source = found[3].replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&")
+        return convert(source, display="inline" if found[2] == "(" else "block")
+
+    return _FORMULA.sub(drawn, html)
+
+
+def on_post_build(config: Any, **_: Any) -> None:
+    """Warns of a page that would fetch something from elsewhere: a strict build fails."""
+    for path in sorted(Path(config["site_dir"]).rglob("*.html")):
+        for found in _FETCHED.findall(path.read_text(encoding="utf-8")):
+            log.warning("%s fetches from elsewhere: %s", path.name, found)
+
+
+def _pages() -> dict[str, str]:
+    """File of the checkout -> the page of docs/ that shows it."""
+    found = {f"docs/{name}": name for name in _YET}
+    for path in (ROOT / "docs").rglob("*.md"):
+        inside = path.relative_to(ROOT / "docs").as_posix()
+        found[f"docs/{inside}"] = inside
+        for included in _INCLUDE.findall(path.read_text(encoding="utf-8")):
+            found[included] = inside
+    return found
+
+
+def _included(name: str, shown_by: str) -> str:
+    text = (ROOT / name).read_text(encoding="utf-8")
+    return _linked(text, posixpath.dirname(name), shown_by)
+
+
+def _linked(text: str, folder: str, shown_by: str) -> str:
+    """A text's links as a page of docs/ needs them; `folder` is where the text itself lies."""
+    pages = _pages()
+
+    def link(found: re.Match[str]) -> str:
+        label, target = found[1], found[2]
+        if target.startswith(("#", "http:", "https:", "mailto:")):
+            return found[0]
+        path, hash_, anchor = target.partition("#")
+        whole = posixpath.normpath(posixpath.join(folder, path))
+        if whole in pages:
+            base = posixpath.dirname(shown_by) or "."
+            return f"[{label}]({posixpath.relpath(pages[whole], base)}{hash_}{anchor})"
+        if whole.startswith("docs/") and (ROOT / whole).exists():
+            base = posixpath.dirname(shown_by) or "."
+            return f"[{label}]({posixpath.relpath(whole[5:], base)}{hash_}{anchor})"
+        if not (ROOT / whole).exists():
+            log.warning("%s: a link to %s, which is not there", shown_by, target)
+        return label
+
+    return _LINK.sub(link, text)

@@ -1,0 +1,96 @@
+"""The site: it builds without a warning, its tables are the code's, nothing is fetched."""
+
+import importlib.util
+import re
+import subprocess
+import sys
+
+import pytest
+
+from tests import ROOT
+
+
+def from_site(name):
+    """A module of docs/site, which is no package."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "docs" / "site" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def page_tables():
+    return from_site("page_tables")
+
+
+@pytest.fixture(scope="module")
+def hooks(page_tables):
+    pytest.importorskip("mkdocs")
+    known = sys.modules.setdefault("page_tables", page_tables)
+    yield from_site("hooks")
+    if known is page_tables:
+        del sys.modules["page_tables"]
+
+
+def test_the_presets_are_those_of_the_code(page_tables):
+    text = (ROOT / "docs" / "presets.md").read_text()
+    assert page_tables.filled(text) == text, "run python docs/site/page_tables.py"
+
+
+def test_cells_that_differ_are_marked(page_tables):
+    (row,) = [line for line in page_tables.presets_table().splitlines() if "`mae_form`" in line]
+    assert [cell.strip() for cell in row.split(" | ")[1:5]] == ["mean", "**sqrt**", "mean", "mean"]
+
+
+def test_every_field_of_a_preset_has_its_meaning(page_tables):
+    both = page_tables.presets_table() + page_tables.common_table()
+    named = re.findall(r"^\| `(\w+)` \|", both, re.M)
+    assert sorted(named) == sorted(set(page_tables.meanings()) - {"name"})
+
+
+def test_every_command_and_option_is_on_the_page(page_tables):
+    text = page_tables.command_line()
+    for command in ("demo", "export", "explain", "evaluate", "report", "reproduce"):
+        assert f"## gag-fast {command}\n" in text
+    assert "`--until-decided`" in text or "`--until-decided " in text
+
+
+def test_pictures_are_small():
+    pictures = list((ROOT / "docs" / "pictures").iterdir())
+    assert pictures
+    assert sum(path.stat().st_size for path in pictures) <= 1.5e6
+
+
+@pytest.mark.parametrize(
+    "html",
+    [
+        '<script src="https://cdn.example/x.js"></script>',
+        '<img alt="a" src="//pictures.example/a.png">',
+        '<link rel="stylesheet" href="https://fonts.example/f.css">',
+        '<link href="https://fonts.example/" rel="preconnect">',
+    ],
+)
+def test_what_would_be_fetched_is_seen(hooks, html):
+    assert hooks._FETCHED.search(html)
+    assert not hooks._FETCHED.search('<a href="https://a.example">a</a><img src="pictures/a.png">')
+
+
+def test_a_formula_becomes_mathml(hooks):
+    html = hooks.on_page_content(r'<p><span class="arithmatex">\(V \ge q\)</span></p>')
+    assert "<math" in html
+    assert "arithmatex" not in html
+
+
+def test_the_site_builds_without_a_warning(tmp_path):
+    pytest.importorskip("mkdocs")
+    pytest.importorskip("mkdocstrings")
+    pytest.importorskip("material")
+    run = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "-d", str(tmp_path)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert (tmp_path / "index.html").is_file()
+    assert 'id="gag_fast.guided_absgrad"' in (tmp_path / "reference.html").read_text()
