@@ -17,6 +17,8 @@
 //   compose_                   out [N,C,H,W]; slots int32 [N,4] = (map, count, top, rest): the
 //                              pixels of rank < count come from source `top`, others from `rest`;
 //                              sources [S,C,H,W], and source -1 is the constant colour fill [C]
+//   impute                     pixels [C,H,W], missing bool [H,W] -> [C,H,W], the missing ones the
+//                              weighted mean of their eight neighbours; CPU only
 #include <torch/csrc/stable/library.h>
 
 STABLE_TORCH_LIBRARY(gag_fast, m) {
@@ -33,4 +35,5 @@ STABLE_TORCH_LIBRARY(gag_fast, m) {
       "int samples) -> Tensor");
   m.def("saliency_ranks(Tensor maps) -> (Tensor ranks, Tensor order)");
   m.def("compose_(Tensor(a!) out, Tensor sources, Tensor fill, Tensor ranks, Tensor slots) -> ()");
+  m.def("impute(Tensor pixels, Tensor missing) -> Tensor");
 }

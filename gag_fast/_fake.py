@@ -90,6 +90,12 @@ def _saliency_ranks(maps: Tensor) -> tuple[Tensor, Tensor]:
     )
 
 
+@torch.library.register_fake("gag_fast::impute")
+def _impute(pixels: Tensor, missing: Tensor) -> Tensor:
+    torch._check(pixels.dim() == 3, lambda: f"pixels must be [C,H,W], got {pixels.dim()} axes")
+    return pixels.new_empty(pixels.shape)
+
+
 @torch.library.register_fake("gag_fast::compose_")
 def _compose_(out: Tensor, sources: Tensor, fill: Tensor, ranks: Tensor, slots: Tensor) -> None:
     torch._check(out.dim() == 4, lambda: f"out must be [N,C,H,W], got {out.dim()} axes")

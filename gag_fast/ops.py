@@ -3,8 +3,8 @@
 They take tensors of the exact shapes below and return new tensors (names that end in `_` write into
 their first arguments). Values are checked by the kernels, which raise `RuntimeError` and name what
 was received; friendlier messages, other input types and defaults are the business of the public
-functions above. No operator is differentiable. All run on CPU and CUDA (on torch's current stream,
-without synchronising) and work under `torch.compile(fullgraph=True)`.
+functions above. No operator is differentiable. All but `impute` run on CPU and CUDA (on torch's
+current stream, without synchronising); all work under `torch.compile(fullgraph=True)`.
 
 B images, n samples, C channels, H x W pixels, k percents, M saliency maps, N masked copies.
 """
@@ -168,3 +168,22 @@ def compose_(out: Tensor, sources: Tensor, fill: Tensor, ranks: Tensor, slots: T
             slot with a bad index fills its copy with NaN instead of reading foreign memory.
     """
     _NATIVE.compose_.default(out, sources, fill, ranks, slots)
+
+
+def impute(pixels: Tensor, missing: Tensor) -> Tensor:
+    """Missing pixels filled in: each the mean of its eight neighbours, missing ones among them.
+
+    The neighbours beside and above weigh 1/6, those at the corners 1/12, over the sum of those that
+    the image has. The sparse system of all missing pixels is solved by conjugate gradients with
+    multigrid (csrc/cpu/impute.h), in one thread, to about 1e-5 of what is filled in. The same
+    bits for any number of threads and any batch.
+
+    Args:
+        pixels: `[C,H,W]` float32 on the CPU, any strides; those that are missing are not looked at.
+        missing: bool `[H,W]` on the CPU. With every pixel missing there is nothing to start from,
+            and the result is 0.
+
+    Returns:
+        `[C,H,W]` contiguous; the pixels that are there, as they are.
+    """
+    return _NATIVE.impute.default(pixels, missing)

@@ -66,9 +66,10 @@ def evaluate(
         explain: how: (model, images [B, C, H, W], targets [B]) -> maps [B, H, W]; one for all M
             maps or one for each. One that has a parameter image_ids is given them.
         image_ids: those that the maps were made with [B], or None: a changed image keeps its own.
-        max_bytes: bound on the memory for sources, ranks and sorted values; images are taken in
-            groups that keep it (at least one at a time). The classifier's own buffers, which do
-            not grow with B, come on top.
+        max_bytes: bound on the memory for sources, ranks, sorted values and what the measures'
+            functions hold; images are taken in groups that keep it (at least one at a time). The
+            classifier's own buffers and what `explain` takes, which do not grow with B or are its
+            own business, come on top.
 
     Returns:
         `Scores`, float32.
@@ -91,7 +92,7 @@ def evaluate(
     again = check_again(model, explain, batch.maps.shape[1], chosen)
     colours = clf.colours(batch.images.shape[1])
     at_a_time = 3 if clf.backend.queues else 1  # groups that `prepared_ahead` has in memory
-    size = _group_size(batch, used, max_bytes // at_a_time)
+    size = _group_size(batch, used, chosen, max_bytes // at_a_time)
     parts = (batch.part(start, start + size) for start in range(0, len(batch.images), size))
 
     def prepare(part: Batch) -> tuple[Case, _Prepared | None]:
@@ -185,13 +186,28 @@ def _nonnegative(chosen: Sequence[Measure]) -> str | None:
     return next((m.name for m in chosen if m.nonnegative), None)
 
 
-def _group_size(batch: Batch, preset: Preset, max_bytes: int) -> int:
-    """Images whose sources, ranks and sorted values fit into the bound."""
+_BESIDE = {
+    **{"gini": 32, "entropy": 32, "relevance_mass": 16, "infidelity": 8, "mufidelity": 8},
+    **{"idsds": 8, "adcc": 56, "max_sensitivity": 24, "mprt": 64, "emprt": 32},
+}
+"""Bytes for a pixel of a map that a measure's function takes at its peak: float64, sorts, ranks."""
+
+
+def _group_size(batch: Batch, preset: Preset, chosen: Sequence[Measure], max_bytes: int) -> int:
+    """Images whose sources, ranks, sorted values and working memory fit into the bound."""
     _, channels, height, width = batch.images.shape
+    names = {m.name for m in chosen}
     copies = 2 + 2 * (preset.insertion_base == "blur")  # the parts, and the bank made of them
-    # Ranks, order and its 64-bit copy; the map, its values descending and ascending.
-    per_map = 4 + 4 + 8 + 3 * batch.maps.element_size()
+    copies += 2 * bool(names & {"adcc", "max_sensitivity"})  # changed images
+    # Ranks, order and its 64-bit copy; the map, its values descending and ascending, and what is
+    # not finite put to zero. Measures take turns, so the hungriest counts.
+    per_map = 4 + 4 + 8 + 4 * batch.maps.element_size()
+    per_map += max(_BESIDE.get(name, 0) for name in names)
     per_image = height * width * (4 * channels * copies + per_map * batch.maps.shape[1])
+    if "mufidelity" in names:  # which cells each set holds, as truth values and in float64
+        per_image += 9 * preset.mufidelity_samples * preset.mufidelity_grid**2
+    if names & {"aic", "sic"}:  # pixels in eight bits, and those known from the start
+        per_image += height * width * (channels + 1)
     return max(1, max_bytes // per_image)
 
 

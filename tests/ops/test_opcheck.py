@@ -61,6 +61,7 @@ def cases(device):
             images = stack(device, dtype)[:, 0].contiguous(memory_format=layout)
             yield NATIVE.image_keys, (images,)
             yield NATIVE.gaussian_noise, noise_arguments(device, dtype, layout)
+    yield NATIVE.impute, (stack("cpu")[0, 0], stack("cpu")[0, 0, 0] > 0)  # has no CUDA kernel
     for dtype in (torch.float32, torch.float16):
         for layout in (torch.contiguous_format, LAST):
             yield NATIVE.compose_, composition(device, dtype, layout)

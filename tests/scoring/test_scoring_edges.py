@@ -219,6 +219,36 @@ def test_wrong_bounds(small_clf, bound):
         gag_fast.evaluate(small_clf, *batch(1), max_bytes=bound)
 
 
+def test_groups_count_what_the_measures_hold(small_clf, monkeypatch):
+    """Measures that sort, or correlate in float64, take smaller groups for the same bound."""
+    from gag_fast.metrics import evaluation
+
+    sizes = []
+    original = evaluation._group_size
+    monkeypatch.setattr(
+        evaluation, "_group_size", lambda *a: sizes.append(original(*a)) or sizes[-1]
+    )
+    images, maps, targets = batch(4)
+    maps = maps[:, None].expand(-1, 8, -1, -1)
+    for names in ("dauc", ("dauc", "gini"), ("dauc", "mufidelity"), ("dauc", "gini", "adcc")):
+        gag_fast.evaluate(
+            small_clf,
+            images,
+            maps,
+            targets,
+            names,
+            max_bytes=10_000_000,
+            model=object(),
+            explain=lambda model, images, targets: images.mean(dim=1),
+        )
+    three, sorts, cells, pairs = sizes
+    assert pairs < sorts < three
+    assert cells < three
+    # With gini, every pixel of every map has eight bytes four times over beside all else.
+    pixels = 8 * maps.shape[-1] ** 2
+    assert 10_000_000 / sorts - 10_000_000 / three > 0.9 * 32 * pixels
+
+
 def test_memory_does_not_grow_with_the_images(monkeypatch):
     """Groups keep the bound: the largest bank ever made stays under it."""
     from gag_fast import perturb
