@@ -1,7 +1,8 @@
 """torch module -> verified .onnx file that computes the gradients of its scores.
 
 Inputs `images` float32 [B,C,H,W] and `targets` int64 [B]; outputs `gradients` float32 [B,C,H,W],
-d score[target] / d images, and the scores themselves as `logits` [B,K].
+d logit[target] / d images, and the `logits` [B,K] themselves: the log odds where the classifier
+gives probabilities, as for the module itself (`gag_fast.scores`).
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ from gag_fast.export.writing import (
     noise_images,
     quiet,
 )
-from gag_fast.models import ModelSpec
+from gag_fast.models import Logits, ModelSpec
+from gag_fast.scores import read, scores_of
 
 TARGETS, GRADIENTS, LOGITS = "targets", "gradients", "logits"
 
@@ -93,7 +95,8 @@ def export_gradients(
     any two float32 libraries, and by more than all other roundings together.)
 
     Args:
-        module: gives scores float32 [B, K] for images [B, C, size, size]; it is not changed.
+        module: gives scores float32 [B, K] of any kind for images [B, C, size, size]; it is not
+            changed.
         path: the .onnx file to write, replaced if it exists.
         spec: its name, preprocessing and labels, which travel in the metadata.
         batches: sizes to verify with.
@@ -113,6 +116,7 @@ def export_gradients(
     names = installed() if providers is None else [name for name, _ in provider_list(providers)]
     names = [CPU, *(name for name in names if name != CPU)]
     with evaluating(module), replacing(file) as aside:
+        module = _giving_logits(module, noise_images(spec, 2).to(device), spec)
         say(f"tracing the gradient of {spec.name}")
         opset, fixed = _write(module, spec, aside, noise_images(spec, 3).to(device))
         say("checking the file with the ONNX checker")
@@ -133,6 +137,26 @@ def export_gradients(
                 )
     size = file.stat().st_size
     return GradientReport(file, size, opset, spec.num_classes, fixed, found, own, bound)
+
+
+def _giving_logits(module: nn.Module, images: Tensor, spec: ModelSpec) -> nn.Module:
+    """The module itself where it gives logits [B, K], else one that gives its classes' logits."""
+
+    @torch.inference_mode()
+    def scores(images: Tensor) -> Tensor:
+        return scores_of(module(images), len(images))
+
+    try:
+        with torch.inference_mode():
+            output = module(images)
+    except Exception:
+        return module  # what is wrong with it is said where it is traced
+    raw = scores_of(output, len(images))
+    reading = read(raw, spec.score, lambda: scores(torch.cat([images * 30, images * -30])))
+    plain = isinstance(output, Tensor) and output.dim() == 2
+    if plain and not (reading.applied or reading.single):
+        return module
+    return Logits(module, reading)
 
 
 def _write(

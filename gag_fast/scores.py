@@ -7,7 +7,15 @@ sigmoid         classes independent of one another: each in     the value, or it
                 [0, 1], or the logits of such values            values leave [0, 1]
 
 One output is the binary case of the last: class 1 is what it speaks for, class 0 the rest. The kind
-is declared or found on the first images; a declaration that the numbers contradict is an error.
+is declared or found on the first images; a declaration that the numbers contradict is an error. One
+case nothing shows: the logits of classes that are independent of one another look like any logits,
+so those must be declared (`score="sigmoid"`), or softmax makes them compete.
+
+What is differentiated is a logit, whatever the model gives. Of values that are probabilities it is
+the class's log odds, log p - log(1 - p): the very logit that a sigmoid was given, and with softmax
+inside the class's logit against all others. The gradient of p itself is p (1 - p) times that, and
+vanishes as p nears 0 or 1, as that of log p does near 1: the noisy copies of which the model is
+surest would count least in a mean. The map of a single gradient is the same for all three.
 """
 
 from __future__ import annotations
@@ -92,6 +100,25 @@ class Reading:
         if self.applied:
             return scores
         return scores.softmax(dim=1) if self.kind == "logits" else scores.sigmoid()
+
+    def logits(self, wide: Tensor) -> Tensor:
+        """What is differentiated `[N, K]`, from what `wide` gives: log odds of probabilities.
+
+        Finite wherever the probabilities are; flat where all that is not a class is 0 to the last
+        bit, or the class itself.
+        """
+        if not self.applied:
+            return wide
+        if self.kind == "sigmoid" and not self.single:
+            rest = 1 - wide
+        else:
+            # No 1 - p for a large p, which would cancel: only one class can be above one half, and
+            # then the others are all that are not.
+            large = wide > 0.5
+            others = wide.masked_fill(large, 0).sum(1, keepdim=True)
+            rest = torch.where(large, others, wide.sum(1, keepdim=True) - wide)
+        tiny = torch.finfo(wide.dtype).tiny
+        return wide.clamp_min(tiny).log() - rest.clamp_min(tiny).log()
 
     def negative_log(self, wide: Tensor, targets: Tensor) -> Tensor:
         """Sum over rows of -log of the targets' probabilities, from what `wide` gives."""

@@ -9,8 +9,8 @@ names.py     load_model()
 Imports only torch until a name is loaded.
 """
 
-from gag_fast.models.adapter import Scores, adapted
-from gag_fast.models.names import load_model, model_names
+from gag_fast.models.adapter import Logits, Scores, adapted
+from gag_fast.models.names import given_model, load_model, model_names
 from gag_fast.models.spec import (
     IMAGENET_MEAN,
     IMAGENET_STD,
@@ -29,6 +29,7 @@ __all__ = [
     "IMAGENET_MEAN",
     "IMAGENET_STD",
     "INTERPOLATIONS",
+    "Logits",
     "ModelError",
     "ModelSpec",
     "Preprocessing",
@@ -36,6 +37,7 @@ __all__ = [
     "adapted",
     "device_of",
     "fill_state",
+    "given_model",
     "imagenet_labels",
     "load_model",
     "model_names",

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from gag_fast._errors import first_line
 from gag_fast.models.spec import ModelError
-from gag_fast.scores import scores_of
+from gag_fast.scores import Reading, scores_of
 
 
 class Scores(nn.Module):
@@ -26,6 +26,23 @@ class Scores(nn.Module):
         """Scores [B, K] of images [B, C, H, W]."""
         # Looking at the number of images would fix it in an export.
         return scores_of(self.model(images), None)
+
+
+class Logits(nn.Module):
+    """A module of any kind of scores, giving the logits that are differentiated of all its classes.
+
+    Args:
+        model: the module.
+        reading: what its scores are.
+    """
+
+    def __init__(self, model: nn.Module, reading: Reading) -> None:
+        super().__init__()
+        self.model, self.reading = model, reading
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits [B, K] of images [B, C, H, W]."""
+        return self.reading.logits(self.reading.wide(scores_of(self.model(images), None)))
 
 
 class Exported(nn.Module):

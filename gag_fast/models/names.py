@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import logging
 import os
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from gag_fast.models.spec import ModelError, ModelSpec, Preprocessing, state_has
 from gag_fast.models.weights import fill_state, read_state
 from gag_fast.scores import check_score, read, scores_of
 
+log = logging.getLogger("gag_fast")
 FORMS = "timm:NAME, hf:ID-or-FOLDER, a file of torch.export (.pt2) and package.module:function"
 
 
@@ -75,6 +78,52 @@ def load_model(
         name, built.preprocessing, classes, labels, provenance, state_hash(module), kind
     )
     return module, spec
+
+
+def given_model(
+    given: nn.Module | tuple[nn.Module, ModelSpec], score: str | None = None
+) -> tuple[nn.Module, ModelSpec]:
+    """A module at hand, as `load_model` would give it: a copy in eval mode on the CPU, its spec.
+
+    Args:
+        given: the module and what it takes; or the module alone, whose attributes `preprocessing`,
+            `labels` and `score` say it as those of a function's module do.
+        score: what the output is; None: what the spec or the module says, else what it shows.
+
+    Raises:
+        ModelError: it is no module, cannot be copied, or is none that the spec is of.
+    """
+    module, spec = given if isinstance(given, tuple) and len(given) == 2 else (given, None)
+    if not isinstance(module, nn.Module) or not isinstance(spec, ModelSpec | None):
+        raise ModelError(
+            "the model must be a name, a torch.nn.Module or (module, gag_fast.ModelSpec(...)), got "
+            f"{describe(given)}"
+        )
+    name = type(module).__qualname__ if spec is None else spec.name
+    try:
+        own = copy.deepcopy(module).eval().cpu()
+    except Exception as error:
+        raise ModelError(f"{name} cannot be copied: {first_line(error)}") from None
+    if spec is None:
+        said = getattr(module, "preprocessing", None)
+        preprocessing = sources.preprocessing_from(said, name)
+        labels, score = getattr(module, "labels", None), score or getattr(module, "score", None)
+        if said is None:
+            log.warning(
+                "%s says nothing of its preprocessing; taking %s: give (module, "
+                "gag_fast.ModelSpec(...))",
+                name,
+                preprocessing,
+            )
+    else:
+        preprocessing, labels, score = spec.preprocessing, spec.labels, score or spec.score
+    own, classes, kind = _probe(own, name, preprocessing, score)
+    if spec is not None and spec.num_classes != classes:
+        raise ModelError(f"{name} has {classes} classes, its spec says {spec.num_classes}")
+    sha256 = state_hash(own)
+    weights = "as given" if spec is None else spec.weights
+    labels = None if labels is None or len(labels) != classes else tuple(labels)
+    return own, ModelSpec(name, preprocessing, classes, labels, weights, sha256, kind)
 
 
 def _build(name: str, weights: str, state: sources.State) -> Built:

@@ -198,7 +198,9 @@ def hf_model(name: str, weights: str, state: State) -> Built:
         ) from None
     names = [str(config.id2label[i]) for i in sorted(config.id2label)]
     labels = None if all(n == f"LABEL_{i}" for i, n in enumerate(names)) else tuple(names)
-    return Built(module.float(), _hf_preprocessing(name, config, here), labels)
+    many = getattr(config, "problem_type", None) == "multi_label_classification"
+    score = "sigmoid" if many else None  # its logits look like any
+    return Built(module.float(), _hf_preprocessing(name, config, here), labels, score)
 
 
 def _hf_preprocessing(name: str, config: Any, here: Mapping[str, Any]) -> Preprocessing:
