@@ -49,8 +49,9 @@ def evaluate(
         preset: "paper", "official", "rise", "torchcam", a `Preset` or a dict of its fields.
         masks: [B, H, W] ground truth in [0, 1], or None.
         model: what made the maps, for the measures that explain again.
-        explain: the method that made them: a name that `explain` takes, with its defaults, or a
-            function (model, images, targets) -> maps [B, H, W]; for M maps one or M of them.
+        explain: the method that made them: a name that `explain` takes, with its defaults, an
+            attribution class of Captum, or a function (model, images, targets) -> maps [B, H, W];
+            for M maps one or M of them.
         image_ids: those that the maps were made with [B], None without.
         max_bytes: bound on the memory for sources, ranks and sorted values.
 
@@ -79,11 +80,13 @@ def evaluate(
 
 
 def _function(method: Any) -> Any:
-    return functools.partial(_by_name, method=method) if isinstance(method, str) else method
+    if isinstance(method, (str, type)):  # a class is one of Captum's
+        return functools.partial(_by_name, method=method)
+    return method
 
 
 def _by_name(
-    model: Any, images: Tensor, targets: Tensor, image_ids: Tensor | None = None, *, method: str
+    model: Any, images: Tensor, targets: Tensor, image_ids: Tensor | None = None, *, method: Any
 ) -> Tensor:
     return _explain(model, images, targets, method=method, image_ids=image_ids)
 

@@ -15,7 +15,10 @@ from gag_fast.attribution.explaining import explain_as
 from gag_fast.attribution.explanation import Explanation, MethodOptions
 from gag_fast.attribution.gradients import EngineOptions
 from gag_fast.attribution.inputs import ImageIds
+from gag_fast.attribution.own import Method, name_of
+from gag_fast.attribution.source import SCORES as DIFFERENTIATED
 from gag_fast.attribution.source import GradientSource
+from gag_fast.scores import SCORES
 
 
 def methods() -> list[str]:
@@ -28,7 +31,7 @@ def explain(
     model: nn.Module | GradientSource,
     images: Tensor | np.ndarray,
     targets: Any = None,
-    method: str = "guided_absgrad",
+    method: Method = "guided_absgrad",
     n: int | None = None,
     noise: float = 0.15,
     p: float = 85,
@@ -54,14 +57,14 @@ def explain(
     """Saliency maps by one method.
 
     Args:
-        model: gives logits `[B,K]` for images `[B,C,H,W]`; left as it was, to the last flag. Or a
-            source of gradients that is already at work: a `GradientEngine`, to prepare the model
-            once for many calls.
+        model: gives logits `[B,K]` for images `[B,C,H,W]`, or probabilities (`score`); left as it
+            was, to the last flag. Or a source of gradients that is already at work: a
+            `GradientEngine`, to prepare the model once for many calls.
         images: `[B,C,H,W]` floating point, normalised as the model wants them, on its device.
         targets: class whose logit is explained: one for all, or `[B]`; None: the predicted ones.
-        method: one of `methods()`, with suffixes as in `explain_many`, or `package.module:function`
-            for one of your own (`gag_fast.attribution.own`): a function (model, images, targets) ->
-            maps, or an attribution class of Captum.
+        method: one of `methods()`, with suffixes as in `explain_many`, or one of your own: a
+            function (model, images, targets) -> maps, an attribution class of Captum, or
+            `package.module:name` of either (`gag_fast.attribution.own`).
         n: gradients per image, noise samples or steps on a path; 20 unless `settings` says else.
         noise: standard deviation of the Gaussian noise as a fraction of (max - min) of that image.
         p: percent in [0, 100] of the variance guide (Eq. 3.4), where the method has one.
@@ -84,13 +87,14 @@ def explain(
     Raises:
         TypeError, ValueError: one line that names what was received.
     """
-    recipe = registry.parse(method)
+    recipe, name = registry.parse(method), name_of(method)
     if processing is not None:
-        recipe = registry.vary(recipe, processing, method)
+        recipe = registry.vary(recipe, processing, name)
     if modification is not None:
-        recipe = registry.modify(recipe, modification, method)
+        recipe = registry.modify(recipe, modification, name)
     if reverse:
         recipe = replace(recipe, reverse=True)
+    kind, differentiated = _two_scores(score)
     how = Explanation(
         n=n,
         noise=noise,
@@ -102,14 +106,14 @@ def explain(
         reverse=reverse,
         stdevs=stdevs,
         noise_range=noise_range,
-        score=score,
+        score=differentiated,
         options=method_options,
     )
-    engine = EngineOptions(batch_size, memory, channels_last, fuse, compile)
+    engine = EngineOptions(batch_size, memory, channels_last, fuse, compile, kind)
     maps = explain_as(
-        model, images, targets, {method: recipe}, how, image_ids=image_ids, engine=engine
+        model, images, targets, {name: recipe}, how, image_ids=image_ids, engine=engine
     )
-    return maps[method]
+    return maps[name]
 
 
 @within_memory
@@ -117,7 +121,7 @@ def explain_many(
     model: nn.Module | GradientSource,
     images: Tensor | np.ndarray,
     targets: Any = None,
-    methods: Sequence[str] = ("guided_absgrad",),
+    methods: Sequence[Method] = ("guided_absgrad",),
     n: int | None = None,
     noise: float = 0.15,
     p: float = 85,
@@ -150,7 +154,8 @@ def explain_many(
         model: as in `explain`, like all arguments that are not named here.
         images: `[B,C,H,W]`.
         targets: classes.
-        methods: names with suffixes.
+        methods: names with suffixes, and methods of your own as in `explain`, whose maps are found
+            under `module:name`.
         n: gradients per image.
         noise: fraction of each image's range.
         p: percent of the guide where the name has none.
@@ -170,7 +175,9 @@ def explain_many(
             the lowest m.
         stdevs: standard deviation of the noise in the images' unit, instead of `noise`.
         noise_range: "image", or "batch" as in the authors' code (see `attribution.noise`).
-        score: what is differentiated, "logit" or "nll".
+        score: what the model gives, "logits", "probabilities" or "sigmoid" (`gag_fast.scores`);
+            None: what it shows. Or what is differentiated, "logit" (the default; log odds of a
+            model that gives probabilities) or "nll", the negative logarithm of the probability.
         memory: bytes that one pass may keep for its backward; see `GradientEngine`.
         channels_last: memory format of the passes; see `GradientEngine`.
         fuse: see `GradientEngine`; None: only from 32 gradients on.
@@ -186,6 +193,7 @@ def explain_many(
     Raises:
         TypeError, ValueError: one line that names what was received.
     """
+    kind, differentiated = _two_scores(score)
     how = Explanation(
         n=n,
         noise=noise,
@@ -197,8 +205,18 @@ def explain_many(
         reverse=reverse,
         stdevs=stdevs,
         noise_range=noise_range,
-        score=score,
+        score=differentiated,
         options=method_options,
     )
-    engine = EngineOptions(batch_size, memory, channels_last, fuse, compile)
+    engine = EngineOptions(batch_size, memory, channels_last, fuse, compile, kind)
     return explain_as(model, images, targets, methods, how, image_ids=image_ids, engine=engine)
+
+
+def _two_scores(score: str | None) -> tuple[str | None, str | None]:
+    """What the model gives, and what is differentiated: `score` may say the one or the other."""
+    if score not in (None, *SCORES, *DIFFERENTIATED):
+        raise ValueError(
+            f"score must be one of {', '.join(DIFFERENTIATED)} (what is differentiated) or "
+            f"{', '.join(SCORES)} (what the model gives), got {score!r}"
+        )
+    return (score, None) if score in SCORES else (None, score)

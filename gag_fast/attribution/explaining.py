@@ -21,6 +21,7 @@ from gag_fast.attribution.explanation import Explanation
 from gag_fast.attribution.gradients import EngineOptions, GradientEngine, module_engine
 from gag_fast.attribution.inputs import ImageIds, as_images, as_keys, as_targets
 from gag_fast.attribution.noise import noise_std
+from gag_fast.attribution.own import Method
 from gag_fast.attribution.processing import Processing, accumulate, min_max, saliency
 from gag_fast.attribution.registry import Recipe
 from gag_fast.attribution.reverse import reverse_maps
@@ -38,6 +39,7 @@ class Pass:
         modification: what modified the images, "" where the methods make their maps themselves.
         stats: the statistics of the gradients by processing; empty for the latter.
         seconds: that it took.
+        layer: the model's layer that they look at, by its name; None where it is no one layer.
     """
 
     methods: tuple[str, ...]
@@ -45,6 +47,7 @@ class Pass:
     modification: str
     stats: Mapping[Processing, GradientStats]
     seconds: float
+    layer: str | None = None
 
 
 FEW = 32
@@ -55,7 +58,7 @@ def explain_as(
     model: nn.Module | GradientSource,
     images: Tensor | np.ndarray,
     targets: Any,
-    methods: Sequence[str] | Mapping[str, Recipe],
+    methods: Sequence[Method] | Mapping[str, Recipe],
     how: Explanation,
     *,
     image_ids: ImageIds = None,
@@ -68,7 +71,7 @@ def explain_as(
         model: a module, or a source of gradients that is already at work.
         images: `[B,C,H,W]` floating point.
         targets: class or classes, None for the predicted ones.
-        methods: names with suffixes, or name -> recipe.
+        methods: names with suffixes and methods of the user's own, or name -> recipe.
         how: everything else that decides the maps.
         image_ids: what the images' random numbers hang on, see `inputs.as_keys`.
         engine: how a module's gradients are computed; not beside a source.
@@ -199,7 +202,10 @@ def _whole_maps(
             maps = min_max(maps)
     if call.watch is not None:
         rows = slice(0, len(call.images))
-        call.watch(Pass(tuple(recipes), rows, "", {}, call.now() - begin))
+        layer = None
+        if isinstance(source, GradientEngine) and whole.layer is not None:
+            layer = source.layer
+        call.watch(Pass(tuple(recipes), rows, "", {}, call.now() - begin, layer))
     return dict.fromkeys(recipes, maps)
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, TypedDict
 
 import numpy as np
-from torch import Tensor
+from torch import Tensor, nn
 
 from gag_fast._errors import GagFastError, InputTypeError
 from gag_fast._inputs import as_percents, check_channels, describe
@@ -39,7 +39,7 @@ class MethodOptions(TypedDict, total=False):
     sqrt: bool
     kernel_size: int | None
     padding: str
-    layer: str | None
+    layer: str | nn.Module | None
 
 
 @dataclass(frozen=True)

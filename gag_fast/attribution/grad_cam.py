@@ -42,7 +42,8 @@ def grad_cam(
         images: `[B,C,H,W]`.
         targets: int64 `[B]`.
         layer: a module of the model, or its name as in `model.named_modules()` (`layer4`,
-            `features.7`, `blocks[6]`); None: `last_stage`, which is logged.
+            `features.7`, `blocks[6]`); None: `last_stage`. Which one it was is logged, stands in
+            `engine.layer`, in what `gag-fast explain` prints and in a run's manifest.
         score: see `GradientEngine`.
 
     Returns:
@@ -54,6 +55,7 @@ def grad_cam(
         log.info("grad_cam looks at %s, the last stage; name another with layer=", name)
     else:
         name = _known(engine, layer)
+    engine.layer = name
     step = engine.batch_size(images[0])
     parts = [
         _grad_cam(engine, part, chosen, name, score)
@@ -101,13 +103,21 @@ def _look(engine: GradientEngine, image: Tensor) -> _Seen:
                 seen.grids.append((output.shape[2], output.shape[3]))
                 if max(module.kernel_size) > 1:
                     spatial[0] = order[0]
-        if output.dim() in (3, 4) and "norm" in type(module).__name__.lower():
+        if _of_patches(module, output):
             seen.norms.append(name)
 
     with _watching(engine.module, note), torch.no_grad():
         engine.forward(image.to(engine.dtype or image.dtype), plain=True)
     seen.share = spatial[0] / max(order[0], 1)
     return seen
+
+
+def _of_patches(module: nn.Module, output: Tensor) -> bool:
+    """Whether a module normalises tokens `[B,N,C]` or channels last, not convolutions' maps."""
+    kind = type(module).__name__
+    if output.dim() == 4:
+        return isinstance(module, (nn.LayerNorm, nn.RMSNorm)) and not kind.endswith("2d")
+    return output.dim() == 3 and "norm" in kind.lower()
 
 
 def last_stage(engine: GradientEngine, image: Tensor) -> str:

@@ -38,7 +38,7 @@ from gag_fast._inputs import describe
 from gag_fast.attribution.fusion import fuse as fused_module
 from gag_fast.attribution.guided_backprop import Rectifiers
 from gag_fast.attribution.source import SCORES, GradientSource
-from gag_fast.scores import LOGITS, Reading, read, scores_of
+from gag_fast.scores import LOGITS, Reading, check_score, read, scores_of
 
 
 def target_score(logits: Tensor, targets: Tensor, score: str, reading: Reading = LOGITS) -> Tensor:
@@ -47,8 +47,9 @@ def target_score(logits: Tensor, targets: Tensor, score: str, reading: Reading =
     Args:
         logits: `[N,K]`, N at least the number of targets; rows beyond are padding.
         targets: int64 `[B]`.
-        score: "logit": the class's score as the model gives it, the negative of a single output for
-            class 0; or "nll": the negative logarithm of its probability, as in the authors' IG.
+        score: "logit": the class's logit, the negative of a single output for class 0, the log odds
+            where the model gives probabilities (`scores` says why); or "nll": the negative
+            logarithm of its probability, as in the authors' IG.
         reading: what the scores are.
     """
     if score not in SCORES:
@@ -56,7 +57,7 @@ def target_score(logits: Tensor, targets: Tensor, score: str, reading: Reading =
     logits = logits[: len(targets)]
     if score == "nll":
         return reading.negative_log(logits, targets)
-    return logits.gather(1, targets[:, None]).sum()
+    return reading.logits(logits).gather(1, targets[:, None]).sum()
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,7 @@ class EngineOptions:
     channels_last: bool | None = None
     fuse: bool | None = None
     compile: bool = False
+    score: str | None = None
 
     def given(self) -> list[str]:
         """Those that were said."""
@@ -92,6 +94,11 @@ class GradientEngine:
             model can be traced and one image's gradient stays equal to 1e-4; None: on the CPU.
         compile: run the model through `torch.compile`; on CUDA with CUDA graphs. Pays from
             thousands of passes on, so keep the engine between calls.
+        score: what the model gives, "logits", "probabilities" or "sigmoid"; None: what the first
+            images show (`gag_fast.scores`).
+
+    Attributes:
+        layer: where the last Grad-CAM looked, by the layer's name; None before.
     """
 
     scores: tuple[str, ...] = SCORES
@@ -116,7 +123,9 @@ class GradientEngine:
         channels_last: bool | None = None,
         fuse: bool | None = None,
         compile: bool = False,
+        score: str | None = None,
     ) -> None:
+        check_score(score)
         if not isinstance(model, nn.Module):
             raise InputTypeError(f"model must be a torch.nn.Module, got {describe(model)}")
         for name, value in (("batch_size", batch_size), ("memory", memory)):
@@ -133,11 +142,13 @@ class GradientEngine:
         self._channels_last = channels_last
         self._fuse = fuse
         self._compile = compile
+        self._declared = score
         self._stack = contextlib.ExitStack()
         self._plain: nn.Module | None = None  # the frozen copy
         self._chosen: Any = None  # it, or what it was fused to
         self._run: Any = None  # that, compiled if asked
         self.rectifiers: int | None = None  # met by the last rectified pass
+        self.layer: str | None = None
 
     def __enter__(self) -> GradientEngine:
         """Copies and freezes the model."""
@@ -286,7 +297,7 @@ class GradientEngine:
             few = x[:1].detach()
             return scores_of(module(torch.cat([few * 30, few * -30])), 2)
 
-        return read(raw, again=far)
+        return read(raw, self._declared, far)
 
     @property
     def reading(self) -> Reading:

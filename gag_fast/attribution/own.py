@@ -1,4 +1,5 @@
-"""Methods of the user's own, by name: `package.module:function`, or an attribution class of Captum.
+"""Methods of the user's own: functions and attribution classes of Captum, by `package.module:name`
+or as they are.
 
 A function gets (model, images `[B,C,H,W]`, targets `[B]`) and returns maps `[B,H,W]`, which stay as
 they are, or attributions `[B,C,H,W]`, whose magnitudes are summed over the channels. A class, as
@@ -9,6 +10,7 @@ attributions.
 from __future__ import annotations
 
 import hashlib
+import inspect
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -24,20 +26,49 @@ from gag_fast.attribution.gradients import module_engine
 from gag_fast.attribution.source import GradientSource
 
 Function = Callable[[Any, Tensor, Tensor], Any]
+Method = str | Callable[..., Any]
+"""One of a registered name, one to import by `package.module:name`, or the thing itself."""
 
 
-def is_own(name: str) -> bool:
-    """Whether a method's name is that of something to import."""
-    return ":" in name
+def is_own(method: Method) -> bool:
+    """Whether a method is something to import, or the thing itself."""
+    return not isinstance(method, str) or ":" in method
 
 
-def function_named(name: str) -> Function:
-    """What `package.module:function` names, as a function of (model, images, targets).
+def name_of(method: Method) -> str:
+    """What a method is called, in messages and in what `explain_many` returns."""
+    if isinstance(method, str):
+        return method
+    named = getattr(method, "func", method)  # of functools.partial
+    name = getattr(named, "__qualname__", type(named).__qualname__)
+    return f"{getattr(named, '__module__', '')}:{name}"
+
+
+def importable(method: Method) -> str:
+    """The name by which a method of the user's own can be had again, in another process too.
+
+    Raises:
+        GagFastError: there is none, as for functions within functions.
+    """
+    name = name_of(method)
+    if isinstance(method, str):
+        return name
+    if "<" in name or import_named(name, "method") is not method:
+        raise GagFastError(
+            f"a run calls its methods by name, so that it can go on, and {name} is none that gives "
+            "this one; put it into a module, as a function or class of its own"
+        )
+    return name
+
+
+def function_of(method: Method) -> Function:
+    """A method of the user's own as a function of (model, images, targets).
 
     Raises:
         GagFastError: it cannot be imported or is nothing that explains.
     """
-    found = import_named(name, "method")
+    found = import_named(method, "method") if isinstance(method, str) else method
+    name = name_of(method)
     if isinstance(found, type):
         if not callable(getattr(found, "attribute", None)):
             raise GagFastError(
@@ -57,13 +88,15 @@ def function_named(name: str) -> Function:
 
 def fingerprint(name: str) -> str:
     """SHA-256 of the source file behind a name: a run goes on only with the same one."""
-    function_named(name)
+    found = import_named(name, "method")
     path = getattr(sys.modules[name.partition(":")[0]], "__file__", None)
-    return hashlib.sha256(Path(path).read_bytes() if path else b"").hexdigest()
+    # Typed into a notebook, it has no file of its own.
+    source = Path(path).read_bytes() if path else inspect.getsource(found).encode()
+    return hashlib.sha256(source).hexdigest()
 
 
 def maps_of(
-    name: str, source: GradientSource, images: Tensor, targets: Tensor, score: str
+    method: Method, source: GradientSource, images: Tensor, targets: Tensor, score: str
 ) -> Tensor:
     """What the method gives for all images, in the source's batches.
 
@@ -73,7 +106,7 @@ def maps_of(
     Raises:
         RuntimeError: the method failed, or gave something else.
     """
-    function = function_named(name)
+    function, name = function_of(method), name_of(method)
     if score != "logit":
         raise GagFastError(f"{name} decides by itself what it differentiates, got score={score!r}")
     engine = module_engine(source, name)

@@ -25,8 +25,8 @@ from gag_fast._inputs import describe
 from gag_fast.attribution import own
 from gag_fast.attribution.blur_ig import blurred_path
 from gag_fast.attribution.explanation import Explanation
-from gag_fast.attribution.grad_cam import grad_cam, upsample
-from gag_fast.attribution.gradients import EngineOptions
+from gag_fast.attribution.grad_cam import grad_cam, last_stage, upsample
+from gag_fast.attribution.gradients import EngineOptions, GradientEngine
 from gag_fast.attribution.guided_ig import guided_path
 from gag_fast.attribution.integrated_gradients import straight_path
 from gag_fast.attribution.noise import noisy
@@ -53,24 +53,27 @@ class Whole:
         raw: (source, images `[B,C,H,W]`, targets `[B]`, score=, its own options) -> raw
             attributions `[B,c,h,w]`, which `channels="keep"` returns.
         finish: (raw attributions, (H, W)) -> maps `[B,H,W]`, before they are normalised.
+        layer: (engine, image `[1,C,H,W]`) -> the name of the layer that it looks at where its
+            option `layer` names none; None: it looks at no one layer.
     """
 
     raw: Callable[..., Tensor]
     finish: Callable[[Tensor, tuple[int, int]], Tensor]
+    layer: Callable[[GradientEngine, Tensor], str] | None = None
 
 
-WHOLE: dict[str, Whole] = {"grad_cam": Whole(grad_cam, upsample)}
+WHOLE: dict[str, Whole] = {"grad_cam": Whole(grad_cam, upsample, layer=last_stage)}
 
 
-def whole_named(name: str) -> Whole:
-    """The method of that name that makes its maps by itself, ours or the user's own."""
-    if own.is_own(name):
+def whole_named(method: own.Method) -> Whole:
+    """The method that makes its maps by itself: ours of that name, or the user's own."""
+    if isinstance(method, str) and not own.is_own(method):
+        return WHOLE[method]
 
-        def raw(source: GradientSource, images: Tensor, targets: Tensor, *, score: str) -> Tensor:
-            return own.maps_of(name, source, images, targets, score)
+    def raw(source: GradientSource, images: Tensor, targets: Tensor, *, score: str) -> Tensor:
+        return own.maps_of(method, source, images, targets, score)
 
-        return Whole(raw, own.finish)
-    return WHOLE[name]
+    return Whole(raw, own.finish)
 
 
 _GRADIENTS = Processing()
@@ -87,7 +90,7 @@ class Recipe:
         value: what is read from the statistics; see `processing.saliency`.
         guided: whether the variance guide multiplies it.
         rectified: guided backpropagation's rule in the backward pass.
-        whole: a name that `whole_named` knows, of a method that uses none of the above.
+        whole: what `whole_named` knows, a method that uses none of the above.
         p: percent of the guide, where the name gives one.
         reverse: whether the map is reversed.
         aggregation: the method's name is that of an aggregation, open to any modification.
@@ -98,7 +101,7 @@ class Recipe:
     value: str = "mean"
     guided: bool = False
     rectified: bool = False
-    whole: str | None = None
+    whole: own.Method | None = None
     p: float | None = None
     reverse: bool = False
     aggregation: bool = False
@@ -136,19 +139,25 @@ def names() -> list[str]:
     return list(METHODS)
 
 
-def parse(text: str) -> Recipe:
-    """The recipe of a method name with its suffixes.
+def parse(text: own.Method) -> Recipe:
+    """The recipe of a method name with its suffixes, or of a method of the user's own as it is.
 
     Raises:
-        TypeError: not a string.
+        TypeError: neither a string nor a function or class.
         ValueError: an unknown name or suffix, or suffixes that do not go with the method.
     """
+    if callable(text):
+        own.function_of(text)  # refuses what explains nothing
+        return Recipe(whole=text)
     if not isinstance(text, str):
-        raise InputTypeError(f"method must be a string, got {type(text).__name__} {text!r}")
+        raise InputTypeError(
+            "method must be a string, a function (model, images, targets) -> maps or a class of "
+            f"attribution, got {type(text).__name__} {text!r}"
+        )
     body, at, percent = text.partition("@")
     name, *suffixes = body.split("/")
     if own.is_own(name):
-        own.function_named(name)  # refuses what cannot be had
+        own.function_of(name)  # refuses what cannot be had
         recipe = Recipe(whole=name)
     elif name in METHODS:
         recipe = METHODS[name]
@@ -234,6 +243,12 @@ def _own_options(recipe: Recipe) -> set[str]:
     return _keywords(MODIFICATIONS[recipe.modification])
 
 
+def layer_rule(method: str) -> Callable[[GradientEngine, Tensor], str] | None:
+    """How a method chooses the layer that it looks at, None where it looks at no one layer."""
+    whole = parse(method).whole
+    return None if whole is None else whole_named(whole).layer
+
+
 def all_options() -> dict[str, list[str]]:
     """Every method option -> the methods that take it."""
     found: dict[str, list[str]] = {}
@@ -243,13 +258,13 @@ def all_options() -> dict[str, list[str]]:
     return found
 
 
-def recipes_of(methods: Sequence[str] | Mapping[str, Recipe]) -> dict[str, Recipe]:
-    """Each name's recipe."""
+def recipes_of(methods: Sequence[own.Method] | Mapping[str, Recipe]) -> dict[str, Recipe]:
+    """Each method's recipe, by its name."""
     if isinstance(methods, Mapping):
         return dict(methods)
     if isinstance(methods, str) or not isinstance(methods, Sequence) or not methods:
         raise InputTypeError(f"methods must be a sequence of names, got {describe(methods)}")
-    return {text: parse(text) for text in methods}
+    return {own.name_of(method): parse(method) for method in methods}
 
 
 def share_of(how: Explanation, chosen: Sequence[str], methods: Sequence[str]) -> Explanation:

@@ -111,11 +111,19 @@ def _explain(
         probabilities = read(raw, spec.score).probabilities(raw)
     predicted = probabilities.argmax(dim=1)
     targets = predicted if target is None else torch.full_like(predicted, target)
-    engine = EngineOptions(batch_size=args.batch_size)
+    engine = EngineOptions(batch_size=args.batch_size, score=spec.score)
     how = explanation_of(args)
-    maps = explain_as(module, images, targets, (args.method,), how, engine=engine)[
-        args.method
-    ].cpu()
+    layers: list[str | None] = []
+    found = explain_as(
+        module,
+        images,
+        targets,
+        (args.method,),
+        how,
+        engine=engine,
+        watch=lambda done: layers.append(done.layer),
+    )
+    maps, layer = found[args.method].cpu(), layers[-1]
     failed = 0
     for (item, pixels, out), saliency, shares, chosen, best in zip(
         batch, maps, probabilities.cpu(), targets.tolist(), predicted.tolist()
@@ -125,21 +133,23 @@ def _explain(
             failed += 1
             continue
         heading = f"{_label(spec, chosen)}  {shares[chosen]:.3f}"
-        below = [f"{Path(item.image).name}   {_settings(args)}   {spec.name}"]
+        below = [f"{Path(item.image).name}   {_settings(args, layer)}   {spec.name}"]
         if chosen != best:
             below.append(f"predicted: {_label(spec, best)}  {shares[best]:.3f}")
         picture = pixels.repeat(3, axis=2) if pixels.shape[2] == 1 else pixels
         save_overlay(out, picture, saliency, [one_line(line) for line in (heading, *below)])
         if args.save_maps:
             np.save(out.with_name(f"{out.stem}.npy"), saliency.float().numpy())
-        print(one_line(f"{item.image}: {heading} -> {out}"), flush=True)
+        looked = "" if layer is None else f" (at {layer})"
+        print(one_line(f"{item.image}: {heading} -> {out}{looked}"), flush=True)
     return failed
 
 
-def _settings(args: argparse.Namespace) -> str:
+def _settings(args: argparse.Namespace, layer: str | None) -> str:
     percent = f"p={args.p:g}" if args.method == "guided_absgrad" else None
     samples = None if args.n is None else f"n={args.n}"
-    return "  ".join(filter(None, [args.method, percent, samples, args.settings]))
+    looked = None if layer is None else f"at {layer}"
+    return "  ".join(filter(None, [args.method, percent, samples, args.settings, looked]))
 
 
 def _label(spec: Any, index: int) -> str:

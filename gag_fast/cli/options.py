@@ -105,6 +105,12 @@ def add_explaining(parser: argparse.ArgumentParser) -> None:
         help="the authors' settings: official:imagenet, official:isic or official:places365",
     )
     group.add_argument(
+        "--layer",
+        metavar="NAME",
+        help="the layer that grad_cam looks at, as in model.named_modules() (default: the last "
+        "stage, which is told)",
+    )
+    group.add_argument(
         "--batch-size",
         type=positive,
         help="modified images in one backward pass (default: by memory)",
@@ -120,7 +126,14 @@ def explanation_of(args: argparse.Namespace) -> Explanation:
     """How to explain, as the options of `add_explaining` say it."""
     from gag_fast.attribution.explanation import Explanation
 
-    return Explanation(n=args.n, noise=args.noise, p=args.p, seed=args.seed, settings=args.settings)
+    return Explanation(
+        n=args.n,
+        noise=args.noise,
+        p=args.p,
+        seed=args.seed,
+        settings=args.settings,
+        options={} if args.layer is None else {"layer": args.layer},
+    )
 
 
 def _integer(text: str, low: int) -> int:

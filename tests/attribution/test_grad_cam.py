@@ -5,6 +5,8 @@ import torch
 from torch import nn
 
 import gag_fast
+from gag_fast.attribution.explaining import explain_as
+from gag_fast.attribution.explanation import Explanation
 from gag_fast.attribution.grad_cam import last_stage
 from gag_fast.attribution.gradients import GradientEngine
 from tests.attribution.attribution_models import TinyNet, build, images, shaken
@@ -24,6 +26,30 @@ def test_the_last_stage(name, stage):
     model, size = build(name)
     with GradientEngine(model, fuse=False) as engine:
         assert last_stage(engine, images(1, size)) == stage
+
+
+def test_a_norm_after_an_early_convolution_is_no_transformers():
+    model = nn.Sequential(
+        *(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 6, 3), nn.GroupNorm(2, 6)),
+        *(nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(24, 9), nn.ReLU()),
+        *(nn.Linear(9, 9), nn.ReLU(), nn.Linear(9, 3)),
+    ).eval()
+    with GradientEngine(model, fuse=False) as engine:
+        assert last_stage(engine, images(1, 16)) == "3"
+
+
+def test_the_layer_is_told():
+    model, x = shaken(TinyNet), images(2, 16)
+    with GradientEngine(model, fuse=False) as engine:
+        assert engine.layer is None
+        gag_fast.explain(engine, x, 0, "grad_cam")
+        assert engine.layer == "last"
+        gag_fast.explain(engine, x, 0, "grad_cam", layer=model.norm1)
+        assert engine.layer == "norm1"
+        seen = []
+        watched = {"watch": lambda done: seen.append((done.methods, done.layer))}
+        explain_as(engine, x, 0, ("grad_cam", "vanilla"), Explanation(), **watched)
+        assert seen == [(("grad_cam",), "last"), (("vanilla",), None)]
 
 
 def test_by_hand():

@@ -1,5 +1,7 @@
 """Methods of the user's own: functions and Captum's classes, by name."""
 
+import functools
+
 import pytest
 import torch
 
@@ -56,6 +58,49 @@ def test_attributions_are_our_own_vanilla_ones(model, name):
     torch.testing.assert_close(found[name], found["vanilla"], rtol=0, atol=1e-5)
     assert torch.equal(found[f"{name}/R"].flatten().sort()[0], found[name].flatten().sort()[0])
     assert [p.requires_grad for p in model.parameters()] == before
+
+
+def test_as_they_are_and_by_name(model):
+    attr = pytest.importorskip("captum.attr", reason="Captum is not installed")
+    named = [f"{HERE}:ramp", f"{HERE}:gradient", CAPTUM]
+    for method, name in zip((ramp, gradient, attr.Saliency), named, strict=True):
+        expected = gag_fast.explain(model, BATCH, 2, name)
+        assert torch.equal(gag_fast.explain(model, BATCH, 2, method), expected)
+    many = gag_fast.explain_many(model, BATCH, 2, [ramp, "vanilla", attr.Saliency])
+    assert list(many) == [f"{HERE}:ramp", "vanilla", f"{attr.Saliency.__module__}:Saliency"]
+    assert torch.equal(many["vanilla"], gag_fast.explain(model, BATCH, 2, "vanilla"))
+    half = functools.partial(ramp, None)  # with its first argument bound
+    found = gag_fast.explain(model, BATCH, 2, lambda model, x, targets: half(x, targets))
+    assert torch.equal(found, many[f"{HERE}:ramp"])
+
+
+def test_a_measure_that_explains_again_takes_captums_class(model):
+    attr = pytest.importorskip("captum.attr", reason="Captum is not installed")
+    clf = gag_fast.Classifier.from_torch(model)
+    maps = gag_fast.explain(model, BATCH, 2, attr.Saliency)
+    asked = (clf, BATCH, maps, torch.full((9,), 2), "max_sensitivity")
+    found = gag_fast.evaluate(*asked, model=model, explain=attr.Saliency)
+    named = gag_fast.evaluate(*asked, model=model, explain=CAPTUM)
+    assert torch.equal(found.max_sensitivity, named.max_sensitivity)
+
+
+@pytest.mark.parametrize(
+    ("method", "error", "words"),
+    [
+        (NoMethod, ValueError, r"NoMethod' is a class without attribute\(images, target=...\)"),
+        (too_small, RuntimeError, r"too_small must give maps \[8, 16, 16\].*\[8, 3, 3\]"),
+        (breaks, RuntimeError, "test_own_methods:breaks failed: KeyError: 'no such thing'"),
+        (
+            NUMBER,
+            TypeError,
+            r"must be a string, a function .* or a class of attribution, got int 3",
+        ),
+    ],
+)
+def test_as_they_are_refused_in_one_line(model, method, error, words):
+    with pytest.raises(error, match=words) as caught:
+        gag_fast.explain(model, BATCH, 1, method)
+    assert "\n" not in str(caught.value)
 
 
 def test_not_within_inference_mode_or_without_gradients(model):

@@ -378,3 +378,24 @@ def test_a_bar_on_a_terminal(data, onnx, tmp_path):
 def test_every_command_is_in_the_table():
     modules = {p.stem for p in Path(cli_module.__file__).parent.glob("*.py")}
     assert modules - {"__init__", "options", "ending", "streams"} == set(cli_module.COMMANDS)
+
+
+# ---- layers ----------------------------------------------------------------------------------
+
+
+def test_grad_cam_tells_its_layer_and_takes_another(cli, photo, tmp_path):
+    words = ("explain", photo("a.png"), "--model", MODEL, "--out", tmp_path, "--save-maps")
+    found = cli(*words, "--method", "grad_cam")
+    assert found.status == 0
+    assert found.out.rstrip().endswith("(at 3)")
+    first = np.load(tmp_path / "a-2.npy")
+    other = cli(*words, "--method", "grad_cam", "--layer", "0")
+    assert other.out.rstrip().endswith("(at 0)")
+    assert not np.array_equal(np.load(tmp_path / "a-2.npy"), first)
+    assert "(at" not in cli(*words, "--method", "vanilla").out
+    refused = cli(*words, "--method", "grad_cam", "--layer", "gone")
+    assert refused.status == 2
+    assert "layer 'gone' is not a module of the model; it has 0, 1" in refused.error
+    refused = cli(*words, "--method", "vanilla", "--layer", "0")
+    assert refused.status == 2
+    assert "vanilla: unknown option 'layer'; it is an option of grad_cam" in refused.error
