@@ -73,6 +73,8 @@ def _fault(manifest: Any) -> str | None:
         if not isinstance(manifest.get(key, {}), dict):
             return f"{key!r} is {_shown(manifest[key])}"
     for key, value in manifest.get("resolved", {}).items():
+        if key == "layer" and isinstance(value, str):
+            continue
         if value is not None and (type(value) is not int or not 0 < value < 1 << 20):
             return f"'resolved.{key}' is {_shown(value)}"
     return None

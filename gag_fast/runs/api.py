@@ -6,8 +6,12 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Unpack
 
+from torch import nn
+
 from gag_fast.attribution.explanation import Explanation, MethodOptions
+from gag_fast.attribution.own import Method, importable
 from gag_fast.data import Dataset
+from gag_fast.models import ModelSpec
 from gag_fast.presets import Preset
 from gag_fast.report.deciding import Rule
 from gag_fast.runs.request import Request, Summary
@@ -16,8 +20,8 @@ from gag_fast.runs.run import run as run_request
 
 def run(
     data: str | os.PathLike[str] | Dataset,
-    model: str,
-    methods: Sequence[str] | str,
+    model: str | nn.Module | tuple[nn.Module, ModelSpec],
+    methods: Sequence[Method] | Method,
     out: str | os.PathLike[str],
     *,
     maps: Mapping[str, str | os.PathLike[str]] | None = None,
@@ -52,9 +56,13 @@ def run(
     Args:
         data: a folder with a sub-folder for each class, a flat folder, a table (path, label, mask),
             .tar shards, or a `Dataset`.
-        model: NAME of `load_model`, or `package.module:function`.
-        methods: names that `explain_many` takes, your own as `package.module:function` among them;
-            one name or several. May be empty beside `maps`.
+        model: NAME of `load_model`, `package.module:function` among them; or a module that is at
+            hand: (module, ModelSpec), or the module alone, whose attribute `preprocessing` says
+            what it takes. The run goes on only with the same weights. Not with Ray, whose workers
+            need a name.
+        methods: what `explain_many` takes, one or several: names, and your own by
+            `package.module:function` or as they are, functions and classes that can be imported.
+            May be empty beside `maps`.
         out: the run folder.
         maps: maps that were computed elsewhere: name -> folder of .npy, .npz or .zarr with one for
             each image, by the image's name; scored beside the others, without gradients.
@@ -86,6 +94,11 @@ def run(
     Raises:
         ValueError: something that was asked for is impossible; one line.
     """
+    if isinstance(method_options.get("layer"), nn.Module):
+        raise TypeError(
+            "a run names its layer, so that it can go on: give layer= as in model.named_modules()"
+        )
+    several = (methods,) if isinstance(methods, str) or callable(methods) else methods
     how = Explanation(
         n=n, noise=noise, p=p, seed=seed, settings=settings, options=dict(method_options)
     )
@@ -98,7 +111,7 @@ def run(
         trust_onnx=trust_onnx,
         score=score,
         output=output,
-        methods=(methods,) if isinstance(methods, str) else methods,
+        methods=tuple(map(importable, several)),
         maps=maps or {},
         metrics=metrics,
         preset=preset,

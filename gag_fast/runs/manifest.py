@@ -124,6 +124,7 @@ def manifest_of(
             "batch_size": work.batch_size,
             "score_batch": work.score_batch,
             "threads": work.threads,
+            "layer": work.layer,
         },
         "passes": {
             method: recipe.passes(work.explanation.count)

@@ -19,13 +19,14 @@ from gag_fast import measures
 from gag_fast._errors import GagFastError
 from gag_fast._progress import Progress
 from gag_fast._run_files import settings_hash
-from gag_fast.attribution.registry import check_fit, recipes_of
+from gag_fast.attribution.gradients import GradientEngine
+from gag_fast.attribution.registry import check_fit, layer_rule, recipes_of
 from gag_fast.attribution.source import GradientSource
 from gag_fast.classifier import Classifier
 from gag_fast.classifier.providers import provider_list, why_not
 from gag_fast.data import Dataset, open_dataset
 from gag_fast.measures import Measure, Need
-from gag_fast.models import ModelSpec, device_of, load_model
+from gag_fast.models import ModelSpec, device_of, given_model, load_model
 from gag_fast.presets import Preset
 from gag_fast.presets import preset as find_preset
 from gag_fast.report.deciding import Rule
@@ -38,7 +39,7 @@ from gag_fast.runs.gradients import FILE, choose, needs_module
 from gag_fast.runs.keeping import Keeper
 from gag_fast.runs.request import Request
 from gag_fast.runs.resume import Todo, find_todo
-from gag_fast.runs.same_network import check_same_network
+from gag_fast.runs.same_network import check_same_network, first_images
 from gag_fast.runs.worker import Work, Worker, scoring, set_threads, source_of
 
 NAMED = 20
@@ -80,7 +81,7 @@ def opened(request: Request, quiet: bool = False) -> Iterator[Opened]:
     if request.methods:
         check_fit(recipes_of(request.methods), request.explanation)
     open_maps(request.maps)  # refuses those that are not there
-    loaded = load_model(request.model, request.weights, score=request.score)
+    loaded = _loaded(request)
     spec = loaded[1]
     dataset, choice = _dataset(request, spec)
     chosen = _measures(request, dataset)
@@ -94,13 +95,17 @@ def opened(request: Request, quiet: bool = False) -> Iterator[Opened]:
         folder.remove_leftovers()
         # Without a part nothing depends on the settings of the first try: it may have been wrong.
         stored = folder.manifest() if folder.parts() else None
+        if stored is None:
+            _remove_exports(folder, spec)
         progress = Progress(len(dataset), quiet=quiet)
         for note in dataset.notes:
             progress.note(note)
         onnx = _onnx(request, folder, loaded, progress)
         metrics = _metrics(request, chosen)
         choices = _Choices.of(stored)
-        with _worker(request, metrics, loaded, onnx, preset, device, choices, progress) as worker:
+        with _worker(
+            request, metrics, loaded, dataset, onnx, preset, device, choices, progress
+        ) as worker:
             size = chunk_size(len(dataset), device, request.chunk)
             mark = _settled(folder, stored, worker, dataset, size, progress, choice)
             rule = request.until_decided
@@ -116,6 +121,30 @@ def opened(request: Request, quiet: bool = False) -> Iterator[Opened]:
             if todo.chunks:
                 folder.write_session(_session(request, todo, worker.classifier))
             yield Opened(folder, len(dataset), worker, todo, mark, progress, keeper, decider)
+
+
+def _loaded(request: Request) -> tuple[nn.Module, ModelSpec]:
+    """The module that explains, with its spec."""
+    if isinstance(request.model, str):
+        return load_model(request.model, request.weights, score=request.score)
+    return given_model(request.model, request.score)
+
+
+def _remove_exports(folder: RunFolder, spec: ModelSpec) -> None:
+    """Removes what a first try exported of other weights."""
+    import onnx
+
+    for name in ("model.onnx", FILE):
+        path = folder.path / name
+        if not path.is_file():
+            continue
+        try:
+            said = onnx.load(str(path), load_external_data=False).metadata_props
+        except Exception:  # it is opened later, which says what is wrong
+            continue
+        theirs = {entry.key: entry.value for entry in said}.get("weights_sha256")
+        if theirs and theirs != spec.weights_sha256:
+            path.unlink()
 
 
 def _done(folder: RunFolder, todo: Todo) -> dict[int, Path]:
@@ -189,6 +218,7 @@ class _Choices:
     batch_size: int | None = None
     score_batch: int | None = None
     threads: int | None = None
+    layer: str | None = None
     gradients: str | None = None
     image_ids: str = "name"
 
@@ -202,6 +232,7 @@ class _Choices:
             batch_size=resolved.get("batch_size"),
             score_batch=resolved.get("score_batch"),
             threads=resolved.get("threads"),
+            layer=resolved.get("layer"),
             gradients=settings["gradients"],
             image_ids=settings["image_ids"],
         )
@@ -212,6 +243,7 @@ def _worker(
     request: Request,
     metrics: tuple[str, ...],
     loaded: tuple[nn.Module, ModelSpec],
+    dataset: Dataset,
     onnx: Path,
     preset: Preset,
     device: str,
@@ -225,9 +257,11 @@ def _worker(
     classifier = scoring(onnx, spec, request.providers, choices.score_batch, threads, request)
     _check_fit(classifier, spec, onnx)
     if request.onnx is not None and not request.trust_onnx:
-        check_same_network(classifier, module, spec)
+        progress.note(
+            check_same_network(classifier, module, spec, lambda: first_images(dataset, spec))
+        )
     batch_size = request.batch_size or choices.batch_size
-    with source_of(module, device, batch_size, request.methods) as engine:
+    with source_of(module, device, batch_size, request.methods, spec.score) as engine:
         chosen = choose(
             request.gradients,
             choices.gradients,
@@ -240,7 +274,7 @@ def _worker(
             progress=progress,
         )
         work = Work(
-            model=request.model,
+            model=spec.name,
             weights=_absolute_weights(request.weights),
             onnx=os.path.abspath(onnx),
             methods=tuple(request.methods),
@@ -262,9 +296,29 @@ def _worker(
             threads=threads,
             score=request.score,
             output=request.output,
+            layer=choices.layer or _layer(request, engine, spec, device, progress),
         )
         _tell_torch(work, chosen.source, progress)
         yield Worker(work, spec, chosen.source, classifier, engine)
+
+
+def _layer(
+    request: Request,
+    engine: GradientEngine | None,
+    spec: ModelSpec,
+    device: str,
+    progress: Progress,
+) -> str | None:
+    """The layer that methods look at where nobody named one, chosen once for the whole run."""
+    looking = [m for m in request.methods if layer_rule(m)]
+    if not looking or engine is None or request.explanation.options.get("layer") is not None:
+        return None
+    rule = layer_rule(looking[0])
+    assert rule is not None
+    pixels = torch.randn(_blank(spec, "cpu").shape, generator=torch.Generator().manual_seed(0))
+    layer = rule(engine, pixels[None].to(device))
+    progress.note(f"{', '.join(looking)}: at the layer {layer}; name another with --layer")
+    return layer
 
 
 def _tell_torch(work: Work, source: GradientSource | None, progress: Progress) -> None:
@@ -302,7 +356,7 @@ def _onnx(
     if not path.exists():
         from gag_fast.export import export_onnx
 
-        progress.note(f"exporting {request.model} to {path}")
+        progress.note(f"exporting {loaded[1].name} to {path}")
         export_onnx(*loaded, path)
     return path
 

@@ -8,9 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from gag_fast._errors import GagFastError
 from gag_fast.attribution.explanation import Explanation
 from gag_fast.data import Dataset
+from gag_fast.models import ModelSpec
 from gag_fast.presets import Preset
 from gag_fast.report.deciding import Rule
 
@@ -25,7 +28,9 @@ class Request:
     Attributes:
         data: folder, table or `Dataset`.
         out: the run folder; what it holds already is not computed again.
-        model: NAME of `load_model`; every process of the run loads it by that.
+        model: NAME of `load_model`, by which every process of the run loads it; or a module that
+            is at hand, with its `ModelSpec` or alone (`models.given_model`), which the local engine
+            takes.
         weights: as `load_model` takes them.
         onnx: the classifier that scores; None: the model is exported to `out`/model.onnx.
         trust_onnx: score with `onnx` even where it is another network than the model.
@@ -62,7 +67,7 @@ class Request:
 
     data: str | os.PathLike[str] | Dataset
     out: str | os.PathLike[str]
-    model: str
+    model: str | nn.Module | tuple[nn.Module, ModelSpec]
     weights: str = "default"
     onnx: str | os.PathLike[str] | None = None
     trust_onnx: bool = False
@@ -90,6 +95,11 @@ class Request:
     def __post_init__(self) -> None:
         if self.engine not in ENGINES:
             raise GagFastError(f"engine must be {' or '.join(ENGINES)}, got {self.engine!r}")
+        if self.engine == "ray" and not isinstance(self.model, str):
+            raise GagFastError(
+                "Ray's workers load the model by its name: give package.module:function for a "
+                "function that returns it"
+            )
         if self.gradients not in GRADIENTS:
             raise GagFastError(
                 f"gradients must be one of {', '.join(GRADIENTS)}, got {self.gradients!r}"

@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -22,7 +22,7 @@ from gag_fast.attribution.explanation import Explanation
 from gag_fast.attribution.gradients import GradientEngine
 from gag_fast.attribution.inputs import BY_PIXELS, as_keys, id_of_name
 from gag_fast.attribution.processing import Processing, min_max
-from gag_fast.attribution.registry import share_of
+from gag_fast.attribution.registry import layer_rule, share_of
 from gag_fast.attribution.source import GradientSource
 from gag_fast.classifier import Classifier
 from gag_fast.images import normalise
@@ -67,6 +67,7 @@ class Work:
         keep_maps: return all maps with the rows, not only those that may be shown.
         threads: torch's threads on the CPU; None: as it is.
         score, output: of the classifier's file, as `Classifier` takes them.
+        layer: that methods look at where `explanation` names none; None: none does.
     """
 
     model: str
@@ -90,6 +91,14 @@ class Work:
     threads: int | None = None
     score: str | None = None
     output: str | None = None
+    layer: str | None = None
+
+    def how(self, methods: Sequence[str]) -> Explanation:
+        """How to explain by some of the methods, with the choices that were left open."""
+        how = share_of(self.explanation, methods, self.methods)
+        if self.layer is None or not any(map(layer_rule, methods)):
+            return how
+        return replace(how, options={**how.options, "layer": self.layer})
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -354,7 +363,7 @@ class Worker:
     ) -> Mapping[str, torch.Tensor]:
         found: dict[str, torch.Tensor] = {}
         for source, chosen in self._shares(methods):
-            how = share_of(self.work.explanation, chosen, self.work.methods)
+            how = self.work.how(chosen)
             found |= explain_as(source, images, targets, chosen, how, image_ids=ids, watch=watched)
         return found
 
@@ -429,12 +438,14 @@ class Worker:
             model: Any, images: torch.Tensor, targets: torch.Tensor, image_ids: torch.Tensor
         ) -> torch.Tensor:
             device = self.work.device
-            how = share_of(self.work.explanation, (method,), self.work.methods)
+            how = self.work.how((method,))
             given = (images.to(device), targets.to(device), (method,), how)
             if model is self._module:
                 own = next(source for source, _ in self._shares((method,)))
                 return explain_as(own, *given, image_ids=image_ids)[method]
-            with source_of(model, device, self.work.batch_size, (method,)) as source:
+            with source_of(
+                model, device, self.work.batch_size, (method,), self.spec.score
+            ) as source:
                 assert source is not None
                 return explain_as(source, *given, image_ids=image_ids)[method]
 
@@ -483,23 +494,27 @@ def set_threads(threads: int | None) -> None:
 
 
 def source_of(
-    module: torch.nn.Module, device: str, batch_size: int | None, methods: Sequence[str]
-) -> AbstractContextManager[GradientSource | None]:
+    module: torch.nn.Module,
+    device: str,
+    batch_size: int | None,
+    methods: Sequence[str],
+    score: str | None,
+) -> AbstractContextManager[GradientEngine | None]:
     """The model's gradients, held open for a whole run: the model is copied once, not a chunk.
 
     None where there are no methods, only maps from elsewhere.
     """
     if not methods:
         return nullcontext()
-    return GradientEngine(module.to(device), batch_size=batch_size)
+    return GradientEngine(module.to(device), batch_size=batch_size, score=score)
 
 
 @contextmanager
 def open_worker(work: Work) -> Iterator[Worker]:
     """A worker in a process that has nothing of the model yet."""
     set_threads(work.threads)
-    module, spec = load_model(work.model, work.weights)
-    with source_of(module, work.device, work.batch_size, work.methods) as engine:
+    module, spec = load_model(work.model, work.weights, score=work.score)
+    with source_of(module, work.device, work.batch_size, work.methods, spec.score) as engine:
         source: GradientSource | None = engine
         if work.gradients_file is not None:
             source = again(work.gradients_file, work.gradients, work.threads)
