@@ -1,5 +1,7 @@
 """All methods, from explain through export and Classifier to evaluate, for models of every kind."""
 
+import json
+import shutil
 import warnings
 
 import numpy as np
@@ -8,13 +10,51 @@ import torch
 from torch import nn
 
 import gag_fast
-from gag_fast import Classifier, ModelSpec, Preprocessing, load_model
+from gag_fast import Classifier, GagFastError, ModelSpec, Preprocessing, load_images, load_model
+from gag_fast.cli import main
+from gag_fast.data import open_dataset
 from gag_fast.export import ExportError, export_onnx
+from gag_fast.runs.folder import RunFolder
+from tests.photographs import save_photo
 
-OF_GRADIENTS = (
-    *("guided_absgrad", "absgrad", "smoothgrad", "vargrad", "vanilla", "integrated_gradients"),
-    *("guided_ig", "blur_ig", "guided_backprop", "grad_cam"),
-)
+HOW = {"n": 2, "batch_size": 4}
+OWN_HOW = {"blur_ig": {"max_sigma": 2.0}}
+"""Of methods that take more than HOW to be quick."""
+
+
+def refusal(method, module):
+    """What a method says of a model that it cannot explain; None where it explains it."""
+    kinds = {type(m).__name__ for m in module.modules()}
+    if method == "legrad" and not any(
+        "ViT" in kind or "VisionTransformer" in kind for kind in kinds
+    ):
+        return "attention"
+    return None
+
+
+def rectifiers(module):
+    return any(isinstance(m, (nn.ReLU, nn.ReLU6, nn.Hardswish)) for m in module.modules())
+
+
+def maps_by_every_method(module, images, targets):
+    """method -> maps; every refusal and every warning is one that the rules have."""
+    found = {}
+    for method in gag_fast.methods():
+        how = {**HOW, **OWN_HOW.get(method, {})}
+        if (words := refusal(method, module)) is not None:
+            with pytest.raises(GagFastError, match=words) as caught:
+                gag_fast.explain(module, images, targets, method, **how)
+            assert "\n" not in str(caught.value)
+            continue
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            found[method] = gag_fast.explain(module, images, targets, method, **how)
+        words = [str(one.message) for one in said if one.category is UserWarning]
+        if method == "guided_backprop" and not rectifiers(module):
+            assert [w for w in words if "guided_backprop met no rectifier" in w], words
+        else:
+            assert not [w for w in words if "rectifier" in w], words
+    return found
 
 
 class Net(nn.Module):
@@ -73,14 +113,10 @@ NAMED = (
 )
 
 
-def check(module, spec, images, expected, path, methods=OF_GRADIENTS):
+def check(module, spec, images, expected, path, metrics=("rcap", "dauc", "iauc")):
     targets = torch.tensor([1, 0])
-    maps = {}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of networks without rectifiers
-        maps = gag_fast.explain_many(
-            module, images, targets, methods, n=2, batch_size=4, max_sigma=2.0
-        )
+    maps = maps_by_every_method(module, images, targets)
+    assert len(maps) >= 10
     for method, found in maps.items():
         assert found.shape == (2, *images.shape[2:]), method
         assert found.isfinite().all(), method
@@ -93,9 +129,11 @@ def check(module, spec, images, expected, path, methods=OF_GRADIENTS):
         Classifier.from_torch(module, spec)(images), expected, atol=1e-5, rtol=0
     )
     assert clf.score == report.score
-    stack = torch.stack(list(maps.values())[:2], 1)
-    scores = gag_fast.evaluate(clf, images, stack, targets)
-    assert scores.dauc.isfinite().all()
+    stack = torch.stack(list(maps.values()), 1)
+    scores = gag_fast.evaluate(clf, images, stack, targets, metrics)
+    for metric in metrics:
+        assert getattr(scores, metric).shape == (2, len(maps))
+        assert getattr(scores, metric).isfinite().all(), metric
     return clf, scores
 
 
@@ -110,7 +148,7 @@ def test_small_models(name, tmp_path):
 def test_float64_explains_and_scores_but_is_not_exported(tmp_path):
     module, spec, images, expected = small()
     module = module.double()
-    for method, found in gag_fast.explain_many(module, images, 1, OF_GRADIENTS, n=2).items():
+    for method, found in maps_by_every_method(module, images.double(), torch.tensor(1)).items():
         assert found.dtype == torch.float64, method
     torch.testing.assert_close(
         Classifier.from_torch(module, spec)(images), expected, atol=1e-5, rtol=0
@@ -148,6 +186,22 @@ def test_a_folder_of_transformers(hf_folder, tmp_path):
     check(module, spec, images, expected, tmp_path / "x.onnx")
 
 
+def test_a_folder_that_says_its_classes_are_independent(hf_folder, tmp_path):
+    folder = tmp_path / "many"
+    shutil.copytree(hf_folder, folder)
+    config = json.loads((folder / "config.json").read_text())
+    config["problem_type"] = "multi_label_classification"
+    (folder / "config.json").write_text(json.dumps(config))
+    module, spec = load_model(f"hf:{folder}")
+    assert spec.score == "sigmoid"
+    images = torch.randn(2, 3, 24, 24)
+    with torch.no_grad():
+        expected = module(images).sigmoid()
+    export_onnx(module, spec, tmp_path / "x.onnx", batches=(1, 2))
+    for clf in (Classifier(tmp_path / "x.onnx", "cpu"), Classifier.from_torch(module, spec)):
+        torch.testing.assert_close(clf(images), expected, atol=1e-5, rtol=0)
+
+
 def test_a_file_of_torch_export(tmp_path):
     net, spec, images, expected = small(channels=1, size=28, classes=10)
     program = torch.export.export(net, (images,), dynamic_shapes=({0: torch.export.Dim("batch")},))
@@ -172,11 +226,68 @@ def test_a_file_of_torch_export(tmp_path):
 @pytest.mark.parametrize("name", NAMED)
 def test_models_by_name(name, tmp_path):
     module, spec = load_model(name, "none")
+    if name == "vit_b_16":  # torchvision's head starts at zero, and so would every map
+        nn.init.normal_(module.heads.head.weight, std=0.02)
     size = spec.preprocessing.size
     images = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         expected = module(images).softmax(1)
-    check(module, spec, images, expected, tmp_path / "x.onnx")
+    check(module, spec, images, expected, tmp_path / "x.onnx", metrics=("rcap",))
+
+
+# ---- the same from the command line
+
+
+def one_channel():
+    """What `package.module:function` names: a CNN of one channel and 28 pixels."""
+    module, spec, *_ = small(channels=1, size=28, classes=10)
+    module.preprocessing = spec.preprocessing
+    module.labels = tuple("0123456789")
+    return module
+
+
+@pytest.mark.parametrize("row", ["one channel of 28", "a folder of transformers"])
+def test_from_the_command_line(row, hf_folder, tmp_path, capsys):
+    if row == "one channel of 28":
+        name = f"{one_channel.__module__}:{one_channel.__name__}"
+    else:
+        name = f"hf:{hf_folder}"
+    module, spec = load_model(name)
+    side = spec.preprocessing.size
+    folder = tmp_path / "photos"
+    for i in range(3):
+        save_photo(folder / spec.labels[i] / f"{i}.png", i, side, side)
+    items = open_dataset(folder, spec.num_classes, spec.labels).items
+    with torch.no_grad():
+        images = load_images([item.path for item in items], spec)
+        expected = module(images).softmax(1)
+
+    onnx = tmp_path / "x.onnx"
+    assert main(["export", name, str(onnx)]) == 0
+    torch.testing.assert_close(Classifier(onnx, "cpu")(images), expected, atol=1e-5, rtol=0)
+
+    words = ["explain", *(str(item.path) for item in items), "--model", name, "--n", "2"]
+    capsys.readouterr()
+    assert main([*words, "--out", str(tmp_path / "maps"), "--device", "cpu"]) == 0
+    for line, row in zip(capsys.readouterr().out.splitlines(), expected, strict=True):
+        printed = float(line.partition("->")[0].split()[-1])
+        assert printed == pytest.approx(float(row.max()), abs=6e-4), line
+
+    methods = [method for method in gag_fast.methods() if refusal(method, module) is None]
+    words = ["evaluate", str(folder), "--model", name, "--methods", ",".join(methods), "--n", "2"]
+    words += ["--providers", "cpu", "--workers", "1", "--out", str(tmp_path / "run")]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a network without rectifiers, as the table has it
+        assert main(words) == 0
+    table = RunFolder(tmp_path / "run").read().to_pylist()
+    assert {(r["image"], r["method"]) for r in table} == {
+        (item.image, method) for item in items for method in methods
+    }
+    place = {item.image: i for i, item in enumerate(items)}
+    for row in table:
+        assert row["status"] == "ok", row["error"]
+        right = float(expected[place[row["image"]], row["target"]])
+        assert row["confidence"] == pytest.approx(right, abs=1e-5)
 
 
 def test_softmax_inside_is_not_softmaxed_again():
@@ -275,3 +386,31 @@ def test_files_of_others(foreign, kind, last, more):
 def test_pixels_need_to_be_told_of(foreign):
     with pytest.raises(gag_fast.GagFastError, match=r"takes pixels \(uint8\): say what the images"):
         Classifier(foreign("uint8")[0], "cpu")
+
+
+# ---- any fixed batch
+
+
+@pytest.mark.parametrize("batch", [1, 3, 8])
+@pytest.mark.parametrize("last", [False, True])
+def test_a_fixed_batch_and_a_number_of_images_that_it_does_not_divide(foreign, batch, last):
+    import onnx
+
+    path, *_ = foreign(last=last)
+    model = onnx.load(str(path))
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_value = batch
+    onnx.save(model, str(path))
+    x = torch.rand(7, 3, 20, 20, generator=torch.Generator().manual_seed(1))
+    weight = small()[0].layers[0].weight.detach()
+    expected = torch.conv2d(x, weight, stride=2).mean((2, 3)).softmax(1)
+    clf = Classifier(path, "cpu")
+    assert clf.fixed_batch == batch == clf.batch_size
+    torch.testing.assert_close(clf(x), expected, atol=1e-5, rtol=0)
+    targets = torch.arange(7) % 6
+    found = gag_fast.evaluate(clf, x, x.mean(1), targets)
+    function = Classifier.from_callable(lambda x: torch.conv2d(x, weight, stride=2).mean((2, 3)))
+    right = gag_fast.evaluate(function, x, x.mean(1), targets)
+    torch.testing.assert_close(found.dauc, right.dauc, atol=1e-5, rtol=0)
+    with pytest.raises(GagFastError, match=f"fixed batch.*{batch}|{batch}.*fixed batch"):
+        Classifier(path, "cpu", batch_size=batch + 1)(x)
