@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import logging
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
 from types import TracebackType
@@ -39,6 +40,8 @@ from gag_fast.attribution.fusion import fuse as fused_module
 from gag_fast.attribution.guided_backprop import Rectifiers
 from gag_fast.attribution.source import SCORES, GradientSource
 from gag_fast.scores import LOGITS, Reading, check_score, read, scores_of
+
+log = logging.getLogger("gag_fast")
 
 
 def target_score(logits: Tensor, targets: Tensor, score: str, reading: Reading = LOGITS) -> Tensor:
@@ -297,7 +300,10 @@ class GradientEngine:
             few = x[:1].detach()
             return scores_of(module(torch.cat([few * 30, few * -30])), 2)
 
-        return read(raw, self._declared, far)
+        reading = read(raw, self._declared, far)
+        if reading != LOGITS:
+            log.info("the model's scores are read as %s; say otherwise with score=", reading)
+        return reading
 
     @property
     def reading(self) -> Reading:

@@ -41,6 +41,7 @@ def run(
     batch_size: int | None = None,
     providers: str | None = None,
     device: str | None = None,
+    gradients: str = "torch",
     limit: int | None = None,
     chunk: int | None = None,
     keep_maps: bool = False,
@@ -78,6 +79,7 @@ def run(
         batch_size: modified images in one backward pass; None: by memory.
         providers: what scores; None: the best that works.
         device: of the gradients, "cpu" or "cuda"; None: a GPU if there is one.
+        gradients: what computes them, "torch", "onnx" or "auto" (the faster one here).
         limit: only so many images.
         chunk: images a part.
         keep_maps: keep every saliency map, not only those of the images that the report shows.
@@ -120,6 +122,7 @@ def run(
         batch_size=batch_size,
         providers=providers,
         device=device,
+        gradients=gradients,
         limit=limit,
         chunk=chunk,
         keep_maps=keep_maps,

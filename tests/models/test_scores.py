@@ -159,6 +159,25 @@ def test_a_declaration_reaches_explain():
         gag_fast.explain(engine, IMAGES, score="sigmoid")
 
 
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        ("softmax", "read as probabilities;"),
+        ("sigmoids", "read as sigmoid;"),
+        ("one sigmoid", "read as sigmoid, one output for two classes;"),
+    ],
+)
+def test_what_is_found_is_said(kind, said, caplog):
+    give, _, classes = KINDS[kind]
+    with caplog.at_level("INFO", "gag_fast"):
+        gag_fast.explain(Net(give, classes), IMAGES, 1, "vanilla")
+    assert f"the model's scores are {said}" in caplog.text
+    caplog.clear()
+    with caplog.at_level("INFO", "gag_fast"):
+        gag_fast.explain(Net(), IMAGES, 1, "vanilla")
+    assert "scores are read" not in caplog.text
+
+
 def test_what_is_differentiated_beside_what_the_model_gives():
     """The negative logarithm of a sigmoid's probability, of a model that gives its logits."""
     net = Net()
