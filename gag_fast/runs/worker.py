@@ -126,7 +126,11 @@ def scoring(
     threads: int | None,
     said: Said,
 ) -> Classifier:
-    """The classifier that scores; a file without metadata takes the images that the model takes."""
+    """The classifier that scores; a file without metadata takes the images that the model takes.
+
+    Nor does such a file show that its logits are of independent classes, as the model's are.
+    """
+    independent = "sigmoid" if spec.score == "sigmoid" else None
     return Classifier(
         onnx,
         providers=providers,
@@ -134,7 +138,7 @@ def scoring(
         threads=threads,
         mean=spec.preprocessing.mean,
         std=spec.preprocessing.std,
-        score=said.score,
+        score=said.score or independent,
         output=said.output,
     )
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from gag_fast import Classifier, GagFastError, ModelSpec, Preprocessing, load_images
+from gag_fast import Classifier, GagFastError, ModelSpec, Preprocessing, load_images, run
 from gag_fast.cli import main
 from gag_fast.data import open_dataset
 from gag_fast.export import export_onnx
@@ -149,3 +149,29 @@ def test_the_command_line_refuses_another_network(files, tmp_path, capsys, metad
     assert main([*words, str(tmp_path / "same")]) == 0
     said = "has the weights of" if metadata else "gives what"
     assert said in capsys.readouterr().err
+
+
+def of_tags():
+    """Logits of independent classes."""
+    module = of_mine()
+    module.score = "sigmoid"
+    return module
+
+
+def test_a_file_of_independent_classes_is_read_as_the_model(files, tmp_path):
+    save_photo(tmp_path / "data" / "0.png", 0)
+    summary = run(
+        tmp_path / "data",
+        f"{__name__}:of_tags",
+        "vanilla",
+        tmp_path / "run",
+        onnx=files(net(0, 30.0), False),
+        providers="cpu",
+        workers=1,
+        quiet=True,
+    )
+    (row,) = RunFolder(summary.out).read().to_pylist()
+    image = load_images(tmp_path / "data" / "0.png", P)
+    z = net(0, 30.0)(image)[0].detach()
+    assert row["target"] == int(z.argmax())
+    assert row["confidence"] == pytest.approx(float(z.max().sigmoid()), abs=1e-6)
