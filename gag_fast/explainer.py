@@ -10,6 +10,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from gag_fast._errors import within_memory
+from gag_fast._errors import GagFastError
 from gag_fast.attribution import registry
 from gag_fast.attribution.explaining import explain_as
 from gag_fast.attribution.explanation import Explanation, MethodOptions
@@ -215,7 +216,7 @@ def explain_many(
 def _two_scores(score: str | None) -> tuple[str | None, str | None]:
     """What the model gives, and what is differentiated: `score` may say the one or the other."""
     if score not in (None, *SCORES, *DIFFERENTIATED):
-        raise ValueError(
+        raise GagFastError(
             f"score must be one of {', '.join(DIFFERENTIATED)} (what is differentiated) or "
             f"{', '.join(SCORES)} (what the model gives), got {score!r}"
         )

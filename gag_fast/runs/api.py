@@ -8,6 +8,7 @@ from typing import Unpack
 
 from torch import nn
 
+from gag_fast._errors import InputTypeError
 from gag_fast.attribution.explanation import Explanation, MethodOptions
 from gag_fast.attribution.own import Method, importable
 from gag_fast.data import Dataset
@@ -97,7 +98,7 @@ def run(
         ValueError: something that was asked for is impossible; one line.
     """
     if isinstance(method_options.get("layer"), nn.Module):
-        raise TypeError(
+        raise InputTypeError(
             "a run names its layer, so that it can go on: give layer= as in model.named_modules()"
         )
     several = (methods,) if isinstance(methods, str) or callable(methods) else methods
