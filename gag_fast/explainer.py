@@ -9,8 +9,7 @@ from typing import Any, Unpack
 import numpy as np
 from torch import Tensor, nn
 
-from gag_fast._errors import within_memory
-from gag_fast._errors import GagFastError
+from gag_fast._errors import GagFastError, within_memory
 from gag_fast.attribution import registry
 from gag_fast.attribution.explaining import explain_as
 from gag_fast.attribution.explanation import Explanation, MethodOptions
