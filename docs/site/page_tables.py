@@ -93,7 +93,8 @@ def command_line() -> str:
         parts.append(f"## gag-fast {name}\n\n{parser.description}\n")
         example = (parser.epilog or "").removeprefix("example:\n")
         parts.append(f"```text\n{inspect.cleandoc(example)}\n```\n")
-        parts.append("| argument | what it is |\n| --- | --- |\n" + "".join(_rows(parser)))
+        table = "| argument | what it is |\n| --- | --- |\n" + "".join(_rows(parser))
+        parts.append(f'<div class="options" markdown>\n\n{table}\n</div>\n')
     return "\n".join(parts)
 
 
