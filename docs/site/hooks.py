@@ -26,7 +26,6 @@ log = logging.getLogger("mkdocs.hooks.gag_fast")
 
 _YET = {
     "models.md": "Models",
-    "onnx.md": "Without torch",
     "gpu.md": "On a GPU",
     "methods.md": "Methods",
     "measures.md": "Measures",

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 import gag_fast
+from gag_fast import export
 from gag_fast.attribution import settings
 
 FEW = 2
@@ -93,13 +94,19 @@ def prelude(request, two_photographs, tmp_path_factory):
     clf = once(lambda: gag_fast.Classifier(fixture("lite0_onnx"), batch_size=4))
     targets = once(lambda: clf()(images()).argmax(1))
 
-    def exported(kind: str) -> Path:
-        path = scratch / f"lite0.{kind}.onnx"
-        write = gag_fast.export.export_gradients
-        if kind == "gag":
-            write = gag_fast.export.export_explanation
+    def export_gradients() -> Path:
         model, spec = fixture("lite0")
-        write(model, path, spec)
+        path = scratch / "lite0.grad.onnx"
+        export.export_gradients(model, path, spec, batches=(2,), providers=["cpu"])
+        return path
+
+    gradient_file = once(export_gradients)
+
+    def export_explanation() -> Path:
+        model, spec = fixture("lite0")
+        path = scratch / "lite0.gag.onnx"
+        options = {"gradients": gradient_file(), "providers": ["cpu"]}
+        export.export_explanation(model, path, spec, **options)
         return path
 
     def finished_run() -> Path:
@@ -140,8 +147,8 @@ def prelude(request, two_photographs, tmp_path_factory):
         **{
             name: once(lambda: Path(fixture("lite0_onnx"))) for name in ("lite0.onnx", "model.onnx")
         },
-        "lite0.grad.onnx": once(lambda: exported("grad")),
-        "lite0.gag.onnx": once(lambda: exported("gag")),
+        "lite0.grad.onnx": gradient_file,
+        "lite0.gag.onnx": once(export_explanation),
         "runs/photos": once(finished_run),
     }
     return Prelude(values, files)
