@@ -4,8 +4,9 @@ Pages made of files of the checkout, their links, formulas without a script, and
 built: nothing in it is fetched from elsewhere.
 
 `<!-- include FILE -->` in a page shows a file of the checkout, `<!-- command line -->` every
-command's options. Links that leave docs/ become links to the page that shows that file, or plain
-text where there is none.
+command's options, `<!-- other public names -->` the reference of names that the page has not named.
+Links that leave docs/ become links to the page that shows that file, or plain text where there is
+none.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from typing import Any
 
 from mkdocs.structure.files import File
 from page_tables import command_line
+
+import gag_fast
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "build" / "docs" / "gag_fast"
@@ -33,6 +36,7 @@ _YET = {
 
 _INCLUDE = re.compile(r"^<!-- include (\S+) -->$", re.M)
 _COMMANDS = "<!-- command line -->"
+_OTHERS = "<!-- other public names -->"
 _LINK = re.compile(r"(?<!!)\[([^\]]+)\]\(([^)\s]+)\)")
 _FORMULA = re.compile(r'<(span|div) class="arithmatex">\\([(\[])(.*?)\\[)\]]</\1>', re.S)
 _FETCHED = re.compile(
@@ -65,6 +69,9 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     text = _linked(markdown, f"docs/{here}" if here else "docs", page.file.src_uri)
     if _COMMANDS in text:
         text = text.replace(_COMMANDS, command_line())
+    if _OTHERS in text:
+        missing = [name for name in gag_fast.__all__ if f"::: gag_fast.{name}\n" not in text]
+        text = text.replace(_OTHERS, "\n\n".join(f"::: gag_fast.{name}" for name in missing))
     return _INCLUDE.sub(lambda found: _included(found[1], page.file.src_uri), text)
 
 

@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+import gag_fast
+import gag_fast.export
 from tests import ROOT
 
 
@@ -93,4 +95,9 @@ def test_the_site_builds_without_a_warning(tmp_path):
     )
     assert run.returncode == 0, run.stdout + run.stderr
     assert (tmp_path / "index.html").is_file()
-    assert 'id="gag_fast.guided_absgrad"' in (tmp_path / "reference.html").read_text()
+    page = (tmp_path / "reference.html").read_text()
+    page += (tmp_path / "reference-export.html").read_text()
+    public = {f"gag_fast.{name}" for name in gag_fast.__all__}
+    public |= {f"gag_fast.export.{name}" for name in gag_fast.export.__all__}
+    assert len(public) >= 25
+    assert sorted(name for name in public if f'id="{name}"' not in page) == []
