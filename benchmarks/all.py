@@ -42,8 +42,13 @@ def measure(group: Group, budget: float) -> dict[str, Any]:
         }
         if group.bytes:
             row["bytes_per_s"] = group.bytes / timing.median
+        if pictures := group.pictures.get(name):
+            row |= {"pictures": pictures, "ms_a_picture": timing.median * 1e3 / pictures}
+            if group.unit == "picture":
+                row["rate"] = pictures / timing.median
         rows.append(row)
     result: dict[str, Any] = {"group": group.name, "unit": group.unit, "rows": rows}
+    result["notes"] = list(group.notes)
     if group.floor in times:
         result["share_of_floor"] = times[group.floor].median / ours.median
         result["floor"] = group.floor
@@ -51,7 +56,7 @@ def measure(group: Group, budget: float) -> dict[str, Any]:
         result["operations_per_s"] = group.operations / ours.median
         result["operations_per_byte"] = group.operations / group.bytes
     fastest = min(times, key=lambda name: times[name].median)
-    contenders = [name for name in times if name != group.floor]
+    contenders = [name for name in times if name not in (group.floor, group.part)]
     result["fastest"] = min(contenders, key=lambda name: times[name].median)
     result["fastest_of_all"] = fastest
     result["missing"] = [name for name in group.names if name not in times]
@@ -78,7 +83,11 @@ def text(result: dict[str, Any]) -> str:
         lines.append(
             f"  {row['case']:28} {row['ms']:10.2f} ms  {row['times_ours']:8.2f} x ours"
             f"  ({low:.2f} … {high:.2f})  {row['rate']:9.1f} {result['unit']}s/s"
+            + (f"  {row['pictures']} pictures" if "pictures" in row else "")
         )
+    if "share_of_floor" in result:
+        lines.append(f"  {100 * result['share_of_floor']:.0f} % of the rate of {result['floor']}")
+    lines += [f"  {note}" for note in result.get("notes", ())]
     ours = result["rows"][0]["case"]
     if result["fastest"] != ours:
         lines.append(f"  not the fastest: {result['fastest']} is")
@@ -109,14 +118,18 @@ def markdown(suite: str, results: list[dict[str, Any]], stamp: dict[str, Any]) -
     ]
     for result in results:
         lines += [f"## {result['group']}", ""]
-        lines += [f"| case | ms | × ours (quartiles) | {result['unit']}s/s | GB/s |"]
-        lines += ["| --- | ---: | ---: | ---: | ---: |"]
+        shown = any("pictures" in row for row in result["rows"])
+        last = "pictures | ms a picture" if shown else "GB/s"
+        lines += [f"| case | ms | × ours (quartiles) | {result['unit']}s/s | {last} |"]
+        lines += ["| --- | ---: | ---: | ---: | ---: |" + " ---: |" * shown]
         for row in result["rows"]:
             low, high = row["times_ours_quartiles"]
-            bandwidth = f"{row['bytes_per_s'] / 1e9:.1f}" if "bytes_per_s" in row else ""
+            end = f"{row['bytes_per_s'] / 1e9:.1f}" if "bytes_per_s" in row else ""
+            if shown:
+                end = f"{row['pictures']} | {row['ms_a_picture']:.2f}" if "pictures" in row else "|"
             lines.append(
                 f"| {row['case']} | {row['ms']:.2f} | {row['times_ours']:.2f} "
-                f"({low:.2f}–{high:.2f}) | {row['rate']:.1f} | {bandwidth} |"
+                f"({low:.2f}–{high:.2f}) | {row['rate']:.1f} | {end} |"
             )
         if "share_of_floor" in result:
             share = f"{100 * result['share_of_floor']:.0f} % of {result['floor']}'s rate"
@@ -128,6 +141,7 @@ def markdown(suite: str, results: list[dict[str, Any]], stamp: dict[str, Any]) -
             f"\n{case}: not installed, or refused for being wrong; not measured."
             for case in result["missing"]
         ]
+        lines += [f"\n{note}" for note in result.get("notes", ())]
         lines.append("")
     return "\n".join(lines)
 

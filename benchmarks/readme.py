@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import machine, memory
-from benchmarks.suites import SUITES
+from benchmarks.suites import APART, SUITES
 
 PAGE = machine.ROOT / "docs" / "benchmarks.md"
 README = machine.ROOT / "README.md"
@@ -74,7 +74,7 @@ def section(folder: Path) -> str:
     lines, described = [], set()
     for suite in SUITES:
         path = folder / f"{suite}.json"
-        if not path.exists():
+        if suite in APART or not path.exists():
             continue
         data = json.loads(path.read_text())
         where = machine.describe(data["stamp"])

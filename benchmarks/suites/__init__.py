@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 # The modules of this package, in the order of the tables; each has groups(device) -> [Group].
 SUITES = (
@@ -13,9 +13,11 @@ SUITES = (
     "export",
     "session",
     "scoring",
+    "measures",
     "protocol",
     "run",
 )
+APART = ("measures",)  # those whose table stands in benchmarks/README.md, not in the README
 
 Cases = dict[str, Callable[[], object]]
 
@@ -31,17 +33,23 @@ class Group:
             library is not installed are left out.
         floor: name of the case that is the least the job can cost (one read of the same bytes, the
             bare session), or None.
+        part: name of a case that is a part of the job, not another way to it, or None.
         bytes: bytes that one call must move at least; 0 where that is not the limit.
         operations: floating-point operations of one call of ours; 0 where unknown.
         units: what one call does, in `unit`s, e.g. 8 images; for a rate.
         unit: name of that unit.
+        pictures: case -> pictures that one call shows the classifier; `setup` or the calls fill it.
+        notes: lines under the table, which `setup` may add.
     """
 
     name: str
     names: tuple[str, ...]
     setup: Callable[[], Cases]
     floor: str | None = None
+    part: str | None = None
     bytes: int = 0
     operations: int = 0
     units: float = 1.0
     unit: str = "call"
+    pictures: dict[str, int] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)

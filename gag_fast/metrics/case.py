@@ -23,6 +23,17 @@ own, so that both meet the same noise."""
 
 
 @dataclass(frozen=True)
+class WithIds:
+    """A method that takes image_ids: any number of images, each with its own."""
+
+    function: Callable[..., Tensor]
+
+    def __call__(self, model: Any, images: Tensor, targets: Tensor, ids: Tensor | None) -> Tensor:
+        """As `Again`."""
+        return self.function(model, images, targets, image_ids=ids)
+
+
+@dataclass(frozen=True)
 class Points:
     """What the classifier said of a curve's pictures.
 
@@ -78,9 +89,14 @@ class Case:
         return (-self.mean / self.std).float()
 
     def explain(self, m: int, images: Tensor, model: Any = None) -> Tensor:
-        """Map number m made again, of other images [B, C, H, W] or by another model: [B, H, W]."""
+        """Map number m made again, of other images [k B, C, H, W] or by another model: [k B, H, W].
+
+        More than once the images (k > 1) is for methods that are `WithIds`.
+        """
         model = self.model if model is None else model
-        maps = self.again[m](model, images, self.targets, self.ids)
+        times = len(images) // len(self.targets)
+        ids = None if self.ids is None else self.ids.repeat(times)
+        maps = self.again[m](model, images, self.targets.repeat(times), ids)
         if list(maps.shape) != [len(images), *images.shape[2:]]:
             raise GagFastError(
                 f"explain must give maps [B, H, W] = {[len(images), *images.shape[2:]]}, got "

@@ -80,12 +80,20 @@ def seed_mask(case: Case, image: int) -> np.ndarray:
 
 
 def aic(case: Case) -> Tensor:
-    """Area under the accuracy information curve: whether the target is the class predicted."""
+    """Area under the accuracy information curve: whether the target is the class predicted.
+
+    Kapishnikov et al., 2019, as saliency's `compute_pic_metric`. NaN where the whole image is not
+    predicted as the target, or the random pixels alone are.
+    """
     return _area(case, case.curves["restored"].first.double())
 
 
 def sic(case: Case) -> Tensor:
-    """Area under the softmax information curve: the probability of the target."""
+    """Area under the softmax information curve: the probability of the target.
+
+    Kapishnikov et al., 2019, as saliency's `compute_pic_metric`. NaN where the random pixels alone
+    make it no lower than the whole image.
+    """
     return _area(case, case.curves["restored"].probabilities.double())
 
 

@@ -16,7 +16,7 @@ from gag_fast._inputs import as_numbers, as_targets, describe
 from gag_fast.classifier import Classifier
 from gag_fast.classifier.ahead import uploaded
 from gag_fast.measures import Measure, Need
-from gag_fast.metrics.case import Again, Case
+from gag_fast.metrics.case import Again, Case, WithIds
 from gag_fast.presets import Preset
 
 
@@ -207,5 +207,5 @@ def _with_ids(function: Callable[..., Tensor]) -> Again:
     except (TypeError, ValueError):  # of a function that Python cannot look into
         takes_ids = False
     if takes_ids:
-        return lambda model, images, targets, ids: function(model, images, targets, image_ids=ids)
+        return WithIds(function)
     return lambda model, images, targets, ids: function(model, images, targets)

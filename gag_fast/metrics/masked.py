@@ -51,12 +51,19 @@ def rcap(case: Case) -> Tensor:
 
 
 def dauc(case: Case) -> Tensor:
-    """Area under the deletion curve."""
+    """Area under p while the most salient pixels are deleted first: the smaller, the better.
+
+    Petsiuk et al., "RISE: Randomized Input Sampling for Explanation", 2018. Only ranks count; ties
+    by pixel index. A deleted image is unlike any the classifier knows, and p may fall for that.
+    """
     return area(case, "deletion")
 
 
 def iauc(case: Case) -> Tensor:
-    """Area under the insertion curve."""
+    """Area under p while the most salient pixels are inserted first: the larger, the better.
+
+    Petsiuk et al., 2018. Only ranks count. What the blurred image shows counts for every map.
+    """
     return area(case, "insertion")
 
 

@@ -60,10 +60,16 @@ def mae(maps: Any, masks: Any, form: str = "mean") -> Any:
 
 
 def log_cosh_dice_of(case: Case) -> Tensor:
-    """`log_cosh_dice` of a case's maps."""
+    """`log_cosh_dice` of a case's maps: L_lc-dce of Huang and Liu, "Guided AbsoluteGrad".
+
+    The smaller, the better. Wants maps in [0, 1]; a map that is right but pale scores badly.
+    """
     return log_cosh_dice(case.maps, case.masks, case.preset.dice_smooth)
 
 
 def mae_of(case: Case) -> Tensor:
-    """`mae` of a case's maps."""
+    """`mae` of a case's maps, as in Table 2 of Huang and Liu, "Guided AbsoluteGrad".
+
+    The smaller, the better. Where the object is small, a map of zeros is hard to beat.
+    """
     return mae(case.maps, case.masks, case.preset.mae_form)

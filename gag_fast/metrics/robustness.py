@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from gag_fast import perturb
-from gag_fast.metrics.case import Case
+from gag_fast.metrics.case import Case, WithIds
 from gag_fast.metrics.correlation import spearman
 
 
@@ -28,12 +28,18 @@ def max_sensitivity(case: Case) -> Tensor:
     norm = case.maps.double().flatten(2).norm(dim=2)
     norm = torch.where(norm == 0, 1.0, norm)
     worst = torch.zeros_like(norm)
-    for number in range(case.preset.sensitivity_samples):
-        moved = case.images + torch.stack([_shift(case, key, number) for key in keys])
-        for m in range(case.given.shape[1]):
-            change = (case.explain(m, moved) - case.maps[:, m]).double().flatten(1).norm(dim=1)
-            worst[:, m] = torch.maximum(worst[:, m], change / norm[:, m])
+    for m, method in enumerate(case.again):
+        several = max(1, _AT_ONCE // len(keys)) if isinstance(method, WithIds) else 1
+        for numbers in torch.arange(case.preset.sensitivity_samples).split(several):
+            shifts = [torch.stack([_shift(case, key, n) for key in keys]) for n in numbers.tolist()]
+            moved = torch.cat([case.images + shift for shift in shifts])
+            change = case.explain(m, moved).unflatten(0, (len(shifts), -1)) - case.maps[:, m]
+            size = change.double().flatten(2).norm(dim=2).amax(dim=0)
+            worst[:, m] = torch.maximum(worst[:, m], size / norm[:, m])
     return worst
+
+
+_AT_ONCE = 16  # changed images in one call, where the method takes any number
 
 
 def mprt(case: Case) -> Tensor:

@@ -3,13 +3,6 @@
 The known pixels and the four corners are triangulated (Delaunay), and every other pixel takes the
 linear interpolation of its triangle's corners. SciPy's own interpolator searches the triangle of
 every pixel; here every triangle writes its pixels, with exact integer weights.
-
-Where most known pixels have known ones all around, as with a smooth map, only those beside an
-unknown pixel are triangulated. A triangle that holds an unknown pixel has no other corners: its
-circumcircle is empty, and a circle through a pixel with none of that pixel's eight neighbours in it
-is too small for a triangle of pixels that holds a fourth. Of four pixels on one empty circle,
-though, either diagonal makes triangles of Delaunay's, and which one Qhull takes depends on all its
-points: so none is left out where that saves little, and the result is then SciPy's to the pixel.
 """
 
 from __future__ import annotations
@@ -29,7 +22,7 @@ def interpolate(pixels: np.ndarray, known: np.ndarray) -> np.ndarray:
     height, width = known.shape
     if known.all() or min(height, width) < 2:
         return pixels.copy()
-    points = _points(known)
+    points = np.argwhere(known)
     corners = points[Delaunay(points).simplices].astype(np.int64)  # [T, 3, (row, column)]
     out = pixels.astype(np.float64)
     low, high = corners.min(axis=1), corners.max(axis=1)
@@ -42,24 +35,6 @@ def interpolate(pixels: np.ndarray, known: np.ndarray) -> np.ndarray:
         if part.size:
             _write(out, pixels, known, corners[part], low[part], sides[part])
     return np.rint(out).astype(np.uint8)
-
-
-def _points(known: np.ndarray) -> np.ndarray:
-    """Rows and columns of the pixels that are triangulated: [n, 2]."""
-    beside = known & _beside(~known)
-    few = 2 * np.count_nonzero(beside) <= np.count_nonzero(known)
-    return np.argwhere(beside if few else known)
-
-
-def _beside(pixels: np.ndarray) -> np.ndarray:
-    """Whether one of some pixels (bool [H, W]) is a pixel or one of its eight neighbours."""
-    rows = pixels.copy()
-    rows[1:] |= pixels[:-1]
-    rows[:-1] |= pixels[1:]
-    found = rows.copy()
-    found[:, 1:] |= rows[:, :-1]
-    found[:, :-1] |= rows[:, 1:]
-    return found
 
 
 def _write(

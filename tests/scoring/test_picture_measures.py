@@ -245,31 +245,6 @@ def test_interpolation_is_scipys(photographs):
     assert (found[known] == pixels[known]).all()
 
 
-def test_interpolation_of_a_smooth_map_is_scipys(photographs):
-    scipy = pytest.importorskip("scipy.interpolate")
-    pixels = ((photographs[0, :, 60:100, 60:108] + 2.5) * 50).clamp(0, 255).to(torch.uint8)
-    pixels = pixels.permute(1, 2, 0).numpy()
-    row, column = np.mgrid[:40, :48]
-    known = (row - 18) ** 2 + (column - 25) ** 2 < 200  # most have known ones all around
-    known |= np.random.default_rng(1).random((40, 48)) < 0.02
-    found = interpolate(pixels, known)
-    known[[0, 0, -1, -1], [0, -1, 0, -1]] = True
-    # Four pixels on one circle may be cut along either diagonal. Where that matters, a pixel has
-    # several values that are right, and the image's symmetries show them.
-    points, unknown = np.argwhere(known).astype(float), np.argwhere(~known).astype(float)
-    expected = [
-        scipy.griddata(
-            points[:, axes] * signs, pixels[known].astype(float), unknown[:, axes] * signs
-        )
-        for signs in ((1, 1), (1, -1), (-1, 1), (-1, -1))
-        for axes in ([0, 1], [1, 0])
-    ]
-    same = (np.abs(found[~known] - np.stack(expected)) <= 0.5 + 1e-9).all(axis=2)
-    assert same.any(axis=0).all()
-    assert same.all(axis=0).mean() > 0.95
-    assert (found[known] == pixels[known]).all()
-
-
 def test_information_curves_as_saliency_has_them(lite0, photographs, monkeypatch):
     pic = pytest.importorskip("saliency.metrics.pic")
     monkeypatch.setattr(np, "trapz", trapezoid, raising=False)
