@@ -15,7 +15,7 @@ import pyarrow as pa
 import torch
 
 from gag_fast import measures
-from gag_fast._errors import GagFastError, first_line, memory_fault
+from gag_fast._errors import GagFastError, first_line
 from gag_fast._text import storable
 from gag_fast.attribution.explaining import Pass, explain_as
 from gag_fast.attribution.explanation import Explanation
@@ -251,9 +251,9 @@ class Worker:
                 try:
                     maps.update(self._explain(images, targets, (method,), ids, watched))
                 except (RuntimeError, MemoryError) as error:
-                    errors[method] = first_line(memory_fault(error) or error)
+                    errors[method] = first_line(error)
             if not maps and len(work.methods) == 1:
-                errors[work.methods[0]] = first_line(memory_fault(first) or first)
+                errors[work.methods[0]] = first_line(first)
         except (ValueError, TypeError) as error:
             raise MethodError(str(error)) from error
         found, missing = self._given(chunk, images)
@@ -285,7 +285,7 @@ class Worker:
                 scores = self._evaluate(explained, stack)
                 further = self._further(explained, stack)
         except (RuntimeError, MemoryError) as error:
-            reason = f"scoring failed: {first_line(memory_fault(error) or error)}"
+            reason = f"scoring failed: {first_line(error)}"
             failures = {(i, m): reason for i in range(len(explained.decoded)) for m in methods}
         seconds = time.perf_counter() - begin
         rows = []
