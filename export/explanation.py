@@ -21,11 +21,10 @@ import numpy as np
 from torch import nn
 
 from gag_fast._errors import ClassifierError
-from gag_fast._files import native_source, replacing
+from gag_fast._files import native_source
 from gag_fast.classifier.opening import DEFAULTS, open_on
-from gag_fast.classifier.providers import CPU, installed, provider_list
-from gag_fast.export.gradients import GRADIENTS, TARGETS, export_gradients
-from gag_fast.export.writing import INPUT, ExportError, check_file, checked_request, noise_images
+from gag_fast.export.gradients import GRADIENTS, TARGETS, export_gradients, verifying
+from gag_fast.export.writing import INPUT, ExportError, check_file, noise_images, writing
 from gag_fast.models import ModelSpec
 
 NOISE, PERCENTS, MAPS = "noise", "p", "maps"
@@ -92,15 +91,13 @@ def export_explanation(
     import onnx
 
     say = log or (lambda line: None)
-    file, _ = checked_request(module, spec, path)
-    names = installed() if providers is None else [name for name, _ in provider_list(providers)]
-    names = [CPU, *(name for name in names if name != CPU)]
+    names = verifying(providers)
     with contextlib.ExitStack() as stack:
+        aside, _ = stack.enter_context(writing(module, spec, path))
         if gradients is None:
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="gag_fast-"))
             gradients = Path(folder) / "gradients.onnx"
             export_gradients(module, gradients, spec, providers=providers, log=log)
-        aside = stack.enter_context(replacing(file))
         say(f"writing the explanation of {spec.name}")
         gradients = Path(gradients)
         source = native_source(gradients)
@@ -116,6 +113,7 @@ def export_explanation(
                     f"{name} computes the maps of {spec.name} wrong: they differ by "
                     f"{found[name]:.1e}, over the tolerance {tolerance:.1e}; no file was written"
                 )
+    file = Path(path)
     return ExplanationReport(file, file.stat().st_size, noise, found)
 
 

@@ -21,7 +21,6 @@ from torch import Tensor, nn
 
 from gag_fast import onnx_metadata
 from gag_fast._errors import ClassifierError, first_line
-from gag_fast._files import replacing
 from gag_fast.classifier.opening import DEFAULTS, open_on
 from gag_fast.classifier.providers import CPU, installed, provider_list
 from gag_fast.export.backward import gradient_graph
@@ -29,11 +28,10 @@ from gag_fast.export.writing import (
     INPUT,
     ExportError,
     check_file,
-    checked_request,
-    evaluating,
     innermost,
     noise_images,
     quiet,
+    writing,
 )
 from gag_fast.models import Logits, ModelSpec
 from gag_fast.scores import read, scores_of
@@ -112,10 +110,8 @@ def export_gradients(
             that computes something else. No file is left and an old one is untouched.
     """
     say = log or (lambda line: None)
-    file, device = checked_request(module, spec, path)
-    names = installed() if providers is None else [name for name, _ in provider_list(providers)]
-    names = [CPU, *(name for name in names if name != CPU)]
-    with evaluating(module), replacing(file) as aside:
+    names = verifying(providers)
+    with writing(module, spec, path) as (aside, device):
         module = _giving_logits(module, noise_images(spec, 2).to(device), spec)
         say(f"tracing the gradient of {spec.name}")
         opset, fixed = _write(module, spec, aside, noise_images(spec, 3).to(device))
@@ -135,6 +131,7 @@ def export_gradients(
                     f"{name} computes the gradient of {spec.name} wrong: relative difference "
                     f"{worst:.1e}, over the tolerance {bound:.1e}; no file was written{others}"
                 )
+    file = Path(path)
     size = file.stat().st_size
     return GradientReport(file, size, opset, spec.num_classes, fixed, found, own, bound)
 
@@ -157,6 +154,12 @@ def _giving_logits(module: nn.Module, images: Tensor, spec: ModelSpec) -> nn.Mod
     if plain and not (reading.applied or reading.single):
         return module
     return Logits(module, reading)
+
+
+def verifying(providers: Sequence[str] | None) -> list[str]:
+    """Full names of the providers that must be right, the CPU's first; None: all that run here."""
+    names = installed() if providers is None else [name for name, _ in provider_list(providers)]
+    return [CPU, *(name for name in names if name != CPU)]
 
 
 def _write(

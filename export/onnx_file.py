@@ -12,16 +12,15 @@ from torch import nn
 
 from gag_fast import onnx_metadata
 from gag_fast._errors import GagFastError, first_line
-from gag_fast._files import native_source, replacing
+from gag_fast._files import native_source
 from gag_fast.export.writing import (
     INPUT,
     ExportError,
     check_file,
-    checked_request,
-    evaluating,
     innermost,
     noise_images,
     quiet,
+    writing,
 )
 from gag_fast.models import ModelSpec, adapted
 from gag_fast.scores import read, scores_of
@@ -97,10 +96,8 @@ def export_onnx(
             "gag_fast.ModelSpec('name', gag_fast.Preprocessing(size=224, mean=(...), std=(...)), "
             "num_classes=K), 'a.onnx')"
         )
-    file, device = checked_request(module, spec, path)
-    inputs = {b: noise_images(spec, b).to(device) for b in batches}
-
-    with evaluating(module), replacing(file) as aside:
+    with writing(module, spec, path) as (aside, device):
+        inputs = {b: noise_images(spec, b).to(device) for b in batches}
         module = _one_tensor(module, inputs[batches[0]], spec)
         expected = {b: _scores(module, x, spec) for b, x in inputs.items()}
         score = _kind(module, torch.cat(list(expected.values())), spec, device)
@@ -119,6 +116,7 @@ def export_onnx(
                 f"the exported {spec.name} differs from torch by {worst:.2e}, over the tolerance "
                 f"{bound:.1e}; no file was written"
             )
+    file = Path(path)
     return ExportReport(file, file.stat().st_size, opset, spec.num_classes, score, diffs, bound)
 
 

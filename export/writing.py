@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from gag_fast._errors import GagFastError, first_line
-from gag_fast._files import native_source
+from gag_fast._files import native_source, replacing
 from gag_fast._runtime import require_onnxruntime
 from gag_fast.models import ModelSpec
 
@@ -47,6 +47,23 @@ def checked_request(
     if sum(t.numel() * t.element_size() for t in tensors) > _TWO_GIB:
         raise ExportError(f"{spec.name} holds over 2 GiB of weights: it does not fit in one file")
     return path, tensors[0].device if tensors else torch.device("cpu")
+
+
+@contextlib.contextmanager
+def writing(
+    module: nn.Module, spec: ModelSpec, path: str | os.PathLike[str]
+) -> Iterator[tuple[Path, torch.device]]:
+    """A name to write the file under, and the module's device.
+
+    The module is in eval mode inside. The file takes its own name when the block ends well, else
+    it goes and an old one stays.
+
+    Raises:
+        ExportError: as `checked_request`.
+    """
+    file, device = checked_request(module, spec, path)
+    with evaluating(module), replacing(file) as aside:
+        yield aside, device
 
 
 @contextlib.contextmanager
