@@ -12,11 +12,12 @@ from torch import Tensor, nn
 from gag_fast._errors import GagFastError, within_memory
 from gag_fast.attribution import registry
 from gag_fast.attribution.explaining import explain_as
+from gag_fast.attribution.explanation import SCORES as DIFFERENTIATED
 from gag_fast.attribution.explanation import Explanation, MethodOptions
+from gag_fast.attribution.forward import Scorer
 from gag_fast.attribution.gradients import EngineOptions
 from gag_fast.attribution.inputs import ImageIds
 from gag_fast.attribution.own import Method, name_of
-from gag_fast.attribution.source import SCORES as DIFFERENTIATED
 from gag_fast.attribution.source import GradientSource
 from gag_fast.scores import SCORES
 
@@ -28,7 +29,7 @@ def methods() -> list[str]:
 
 @within_memory
 def explain(
-    model: nn.Module | GradientSource,
+    model: nn.Module | GradientSource | Scorer,
     images: Tensor | np.ndarray,
     targets: Any = None,
     method: Method = "guided_absgrad",
@@ -59,13 +60,15 @@ def explain(
     Args:
         model: gives logits `[B,K]` for images `[B,C,H,W]`, or probabilities (`score`); left as it
             was, to the last flag. Or a source of gradients that is already at work: a
-            `GradientEngine`, to prepare the model once for many calls.
+            `GradientEngine`, to prepare the model once for many calls. For rise, occlusion and
+            kernel_shap also a `Classifier`, whose probability they explain, by its session.
         images: `[B,C,H,W]` floating point, normalised as the model wants them, on its device.
         targets: class whose logit is explained: one for all, or `[B]`; None: the predicted ones.
         method: one of `methods()`, with suffixes as in `explain_many`, or one of your own: a
             function (model, images, targets) -> maps, an attribution class of Captum, or
             `package.module:name` of either (`gag_fast.attribution.own`).
         n: gradients per image, noise samples or steps on a path; 20 unless `settings` says else.
+            Here, where there is one method, also the masks of rise, which otherwise are 4,000.
         noise: standard deviation of the Gaussian noise as a fraction of (max - min) of that image.
         p: percent in [0, 100] of the variance guide (Eq. 3.4), where the method has one.
         seed: of the noise, which is a function of (seed, image id, sample) alone; images have the
@@ -107,7 +110,7 @@ def explain(
         stdevs=stdevs,
         noise_range=noise_range,
         score=differentiated,
-        options=method_options,
+        options=registry.counted(recipe, n, method_options),
     )
     engine = EngineOptions(batch_size, memory, channels_last, fuse, compile, kind)
     maps = explain_as(
@@ -118,7 +121,7 @@ def explain(
 
 @within_memory
 def explain_many(
-    model: nn.Module | GradientSource,
+    model: nn.Module | GradientSource | Scorer,
     images: Tensor | np.ndarray,
     targets: Any = None,
     methods: Sequence[Method] = ("guided_absgrad",),
@@ -170,22 +173,29 @@ def explain_many(
             "official:places365"; options given beside it win.
         normalize: min-max each map to [0, 1]; a map of equal values becomes zeros.
         channels: "sum", or "keep" for the raw attribution `[B,C,H,W]`, signed where the method is
-            (grad_cam: `[B,1,h,w]` of its layer).
+            (grad_cam, grad_cam_pp, legrad: `[B,1,h,w]` of their layer or patches; xrai, rise,
+            occlusion, kernel_shap: `[B,1,H,W]`).
         reverse: shares (l, m) of `/R`: the top l stay, the m just below them are exchanged with
             the lowest m.
         stdevs: standard deviation of the noise in the images' unit, instead of `noise`.
         noise_range: "image", or "batch" as in the authors' code (see `attribution.noise`).
         score: what the model gives, "logits", "probabilities" or "sigmoid" (`gag_fast.scores`);
             None: what it shows. Or what is differentiated, "logit" (the default; log odds of a
-            model that gives probabilities) or "nll", the negative logarithm of the probability.
+            model that gives probabilities) or "nll", the negative logarithm of the probability;
+            for rise, occlusion and kernel_shap "logit" or "probability". Where nobody says, rise
+            explains the probability, as its paper does, the other two what calling the model
+            gives: a module's logit, a Classifier's probability.
         memory: bytes that one pass may keep for its backward; see `GradientEngine`.
         channels_last: memory format of the passes; see `GradientEngine`.
         fuse: see `GradientEngine`; None: only from 32 gradients on.
         compile: see `GradientEngine`.
         **method_options: the methods' own: `baseline`, `baselines`, `rule` (integrated_gradients),
             `baseline`, `fraction`, `max_dist` (guided_ig), `max_sigma`, `grad_step`, `sqrt`,
-            `kernel_size`, `padding` (blur_ig), `steps` (all three) and `layer` (grad_cam), told in
-            the modules of `gag_fast.attribution`.
+            `kernel_size`, `padding` (blur_ig), `steps` (all three), `layer` (grad_cam,
+            grad_cam_pp), `eps` (grad_cam_pp), `base` (xrai, beside the base's own), `layers`
+            (legrad), `masks`, `grid`, `keep` (rise), `window`, `stride` (occlusion), `coalitions`,
+            `segments` (kernel_shap) and `baseline` (the last three), told in the modules of
+            `gag_fast.attribution`.
 
     Returns:
         For each name, in order, maps as `explain` returns them.

@@ -96,7 +96,10 @@ class Reading:
 
     def probabilities(self, raw: Tensor) -> Tensor:
         """Class probabilities `[N, K]` of raw scores; two columns for a single output."""
-        scores = self.wide(raw)
+        return self.of_wide(self.wide(raw))
+
+    def of_wide(self, scores: Tensor) -> Tensor:
+        """Class probabilities `[N, K]` of what `wide` gives."""
         if self.applied:
             return scores
         return scores.softmax(dim=1) if self.kind == "logits" else scores.sigmoid()

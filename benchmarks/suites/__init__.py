@@ -14,6 +14,7 @@ SUITES = (
     "session",
     "scoring",
     "measures",
+    "methods",
     "protocol",
     "run",
 )

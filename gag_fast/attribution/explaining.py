@@ -6,7 +6,7 @@ import contextlib
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -18,6 +18,7 @@ from gag_fast._errors import GagFastError, InputTypeError
 from gag_fast.aggregate import GradientStats
 from gag_fast.attribution import registry
 from gag_fast.attribution.explanation import Explanation
+from gag_fast.attribution.forward import ByEngine, ByScorer, ForwardSource, Scorer
 from gag_fast.attribution.gradients import EngineOptions, GradientEngine, module_engine
 from gag_fast.attribution.inputs import ImageIds, as_images, as_keys, as_targets
 from gag_fast.attribution.noise import noise_std
@@ -55,7 +56,7 @@ FEW = 32
 
 
 def explain_as(
-    model: nn.Module | GradientSource,
+    model: nn.Module | GradientSource | Scorer,
     images: Tensor | np.ndarray,
     targets: Any,
     methods: Sequence[Method] | Mapping[str, Recipe],
@@ -68,7 +69,8 @@ def explain_as(
     """Saliency maps by several methods.
 
     Args:
-        model: a module, or a source of gradients that is already at work.
+        model: a module, a source of gradients that is already at work or, for methods that need no
+            gradients, a Classifier.
         images: `[B,C,H,W]` floating point.
         targets: class or classes, None for the predicted ones.
         methods: names with suffixes and methods of the user's own, or name -> recipe.
@@ -86,7 +88,8 @@ def explain_as(
     recipes = registry.recipes_of(methods)
     registry.check_fit(recipes, how)
     batch = as_images(images)
-    with _at_work(model, engine or EngineOptions(), len(batch), recipes, how) as source:
+    with _at_work(model, engine or EngineOptions(), len(batch), recipes, how) as sources:
+        source = sources.first(recipes)
         source.check(batch)
         call = _Call(
             images=batch,
@@ -96,33 +99,81 @@ def explain_as(
             how=how,
             watch=watch,
         )
-        maps = _all_maps(source, call, recipes)
+        maps = _all_maps(sources, call, recipes)
     _warn_of_blanks(maps, recipes)
     if isinstance(images, np.ndarray):
         return {text: value.numpy() for text, value in maps.items()}
     return maps
 
 
+@dataclass(frozen=True)
+class _Sources:
+    """What explains: by gradients, by forward passes, or both.
+
+    Attributes:
+        kind: what was given, for a person.
+        gradients: None where it gives none.
+        forwards: likewise.
+    """
+
+    kind: str
+    gradients: GradientSource | None = None
+    forwards: ForwardSource | None = None
+
+    def first(self, recipes: Mapping[str, Recipe]) -> GradientSource | ForwardSource:
+        """The one that knows the classes: that of gradients, where any method needs them."""
+        found = [self.of(text, recipe) for text, recipe in recipes.items()]
+        return next((source for source in found if source is self.gradients), found[0])
+
+    def of(self, text: str, recipe: Recipe) -> GradientSource | ForwardSource:
+        """What explains by a method."""
+        if recipe.forward_only:
+            if self.forwards is None:
+                raise GagFastError(
+                    f"{text} needs the scores of pictures: explain a Classifier or the module "
+                    f"itself, not a {self.kind}"
+                )
+            return self.forwards
+        if self.gradients is None:
+            raise GagFastError(
+                f"{text} needs gradients, which a {self.kind} does not give; explain the module "
+                "itself, or OnnxGradients"
+            )
+        return self.gradients
+
+
 @contextlib.contextmanager
 def _at_work(
-    model: nn.Module | GradientSource,
+    model: nn.Module | GradientSource | Scorer,
     options: EngineOptions,
     images: int,
     recipes: Mapping[str, Recipe],
     how: Explanation,
-) -> Iterator[GradientSource]:
+) -> Iterator[_Sources]:
     """The source that was given, or an engine for the module for as long as the call lasts."""
-    if isinstance(model, GradientSource) and not isinstance(model, nn.Module):
-        if given := options.given():
+    kind = type(model).__name__
+    given = None if isinstance(model, nn.Module) else _given(model)
+    if given is not None:
+        if said := options.given():
             raise InputTypeError(
-                f"{', '.join(given)}: said to the engine where it is made, not beside "
-                f"a {type(model).__name__} that is at work"
+                f"{', '.join(said)}: said to the engine where it is made, not beside "
+                f"a {kind} that is at work"
             )
-        yield model
+        yield given
         return
     passes = images * sum(recipe.passes(how.count) for recipe in recipes.values())
-    with GradientEngine.of(model, options, few=passes < FEW) as engine:
-        yield engine
+    with GradientEngine.of(model, options, few=passes < FEW) as engine:  # type: ignore[arg-type]
+        yield _Sources(kind, engine, ByEngine(engine))
+
+
+def _given(model: Any) -> _Sources | None:
+    """Sources that are at work already; None for something else."""
+    kind = type(model).__name__
+    if isinstance(model, Scorer):
+        return _Sources(kind, forwards=ByScorer(model))
+    if isinstance(model, GradientEngine):
+        return _Sources(kind, model, ByEngine(model))
+    return _Sources(kind, model) if isinstance(model, GradientSource) else None
 
 
 @dataclass(frozen=True)
@@ -150,7 +201,7 @@ def _warn_of_blanks(maps: Mapping[str, Tensor], recipes: Mapping[str, Recipe]) -
         warnings.warn(
             f"{', '.join(of_gradients)}: the maps are zero everywhere, as the gradients of the "
             "score are; is the classification layer trained, and the score not saturated?",
-            stacklevel=4,
+            stacklevel=5,
         )
 
 
@@ -161,25 +212,27 @@ def _noise_of(images: Tensor, how: Explanation) -> Tensor:
     return noise_std(images, how.noise, how.noise_range or how.case.noise_range)
 
 
-def _all_maps(
-    source: GradientSource, call: _Call, recipes: Mapping[str, Recipe]
-) -> dict[str, Tensor]:
+def _all_maps(sources: _Sources, call: _Call, recipes: Mapping[str, Recipe]) -> dict[str, Tensor]:
     shared: dict[tuple[Any, ...], dict[str, Recipe]] = {}
     for text, recipe in recipes.items():
-        score = call.how.score or call.how.case.scores.get(recipe.modification, "logit")
+        source = sources.of(text, recipe)
+        score = _score_of(source, call.how, recipe)
         if score not in source.scores:
+            only = ", ".join(source.scores)
+            if recipe.forward_only:
+                raise GagFastError(f"{text} explains the {score}, but a {sources.kind} only {only}")
             raise GagFastError(
-                f"{text} differentiates the {score}, but a {type(source).__name__} "
-                f"only {', '.join(source.scores)}"
+                f"{text} differentiates the {score}, but a {sources.kind} only {only}"
             )
         key = (recipe.whole, recipe.modification, recipe.rectified, score)
         shared.setdefault(key, {})[text] = recipe
     found: dict[str, Tensor] = {}
     for (whole, modification, rectified, score), group in shared.items():
         if whole is not None:
-            found |= _whole_maps(source, call, group, score)
+            found |= _whole_maps(sources, call, group, score)
         else:
-            found |= _pass_maps(source, call, group, modification, rectified, score)
+            assert sources.gradients is not None
+            found |= _pass_maps(sources.gradients, call, group, modification, rectified, score)
     for text, recipe in recipes.items():
         if recipe.reverse:
             keep, swap = call.how.shares(recipe.family)
@@ -187,15 +240,39 @@ def _all_maps(
     return {text: found[text] for text in recipes}
 
 
+def _score_of(source: GradientSource | ForwardSource, how: Explanation, recipe: Recipe) -> str:
+    """What is explained: as asked, else by the settings, the method or the source."""
+    if how.score is not None:
+        return how.score
+    if isinstance(source, ForwardSource):
+        assert recipe.whole is not None
+        return registry.whole_named(recipe.whole).score or source.natural
+    return how.case.scores.get(recipe.modification, "logit")
+
+
 def _whole_maps(
-    source: GradientSource, call: _Call, recipes: Mapping[str, Recipe], score: str
+    sources: _Sources, call: _Call, recipes: Mapping[str, Recipe], score: str
 ) -> dict[str, Tensor]:
     """Maps of a method that makes them by itself."""
     name, recipe = next(iter(recipes.items()))
     whole = registry.whole_named(recipe.whole or name)
+
+    def attribute(base: str) -> Tensor:
+        raw = replace(call.how, normalize=False, channels="keep")
+        method = registry.base_of(recipe, {"base": base})
+        return _all_maps(sources, replace(call, how=raw, watch=None), method)[base]
+
+    can_be_given = {
+        "score": score,
+        "keys": call.keys,
+        "seed": call.how.seed,
+        "attribute": attribute,
+    }
     options = registry.options_of(recipe, call.how.options)
+    options |= {key: can_be_given[key] for key in registry.given_to(whole)}
     begin = call.now()
-    maps = whole.raw(source, call.images, call.targets, score=score, **options)
+    maps = whole.raw(sources.of(name, recipe), call.images, call.targets, **options)
+    maps = maps.to(call.images.device)
     if not call.how.keep:
         maps = whole.finish(maps, (call.images.shape[2], call.images.shape[3]))
         if call.how.normalize:
@@ -203,8 +280,8 @@ def _whole_maps(
     if call.watch is not None:
         rows = slice(0, len(call.images))
         layer = None
-        if isinstance(source, GradientEngine) and whole.layer is not None:
-            layer = source.layer
+        if isinstance(sources.gradients, GradientEngine) and whole.layer is not None:
+            layer = sources.gradients.layer
         call.watch(Pass(tuple(recipes), rows, "", {}, call.now() - begin, layer))
     return dict.fromkeys(recipes, maps)
 
@@ -253,7 +330,7 @@ def _pass_maps(
         warnings.warn(
             "guided_backprop met no rectifier (ReLU and its kind) in the model: "
             "its gradients are the vanilla ones",
-            stacklevel=5,
+            stacklevel=6,
         )
     return {text: torch.cat(parts) for text, parts in pieces.items()}
 

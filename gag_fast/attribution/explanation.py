@@ -17,7 +17,10 @@ from gag_fast._errors import GagFastError, InputTypeError
 from gag_fast._inputs import as_percents, check_channels, describe
 from gag_fast.attribution.noise import RANGES
 from gag_fast.attribution.settings import Settings, settings_named
-from gag_fast.attribution.source import SCORES
+from gag_fast.attribution.source import SCORES as DIFFERENTIATED
+
+SCORES = (*DIFFERENTIATED, "probability")
+"""What may be explained; the last by methods that need no gradient."""
 
 
 class MethodOptions(TypedDict, total=False):
@@ -25,7 +28,9 @@ class MethodOptions(TypedDict, total=False):
 
     `baseline`, `baselines`, `rule`, `steps`: integrated_gradients. `baseline`, `fraction`,
     `max_dist`, `steps`: guided_ig. `max_sigma`, `grad_step`, `sqrt`, `kernel_size`, `padding`,
-    `steps`: blur_ig. `layer`: grad_cam.
+    `steps`: blur_ig. `layer`: grad_cam, grad_cam_pp. `eps`: grad_cam_pp. `base`: xrai. `layers`:
+    legrad. `masks`, `grid`, `keep`, `baseline`: rise. `window`, `stride`, `baseline`: occlusion.
+    `coalitions`, `segments`, `baseline`: kernel_shap.
     """
 
     baseline: Tensor | float | str | None
@@ -40,6 +45,16 @@ class MethodOptions(TypedDict, total=False):
     kernel_size: int | None
     padding: str
     layer: str | nn.Module | None
+    eps: float
+    base: str
+    layers: int | None
+    masks: int
+    grid: int
+    keep: float
+    window: int | tuple[int, int] | list[int] | None
+    stride: int | tuple[int, int] | list[int] | None
+    coalitions: int
+    segments: int | str | Tensor
 
 
 @dataclass(frozen=True)
@@ -57,7 +72,8 @@ class Explanation:
         reverse: shares (l, m) of reversed maps; None: the settings' own.
         stdevs: standard deviation of the noise in the images' unit, instead of `noise`.
         noise_range: "image" or "batch"; None: the settings' own.
-        score: what is differentiated, "logit" or "nll"; None: the settings' own.
+        score: what is explained, "logit" or "nll", and where no gradient is needed "logit" or
+            "probability"; None: the settings' own, and the method's.
         options: the methods' own, see `MethodOptions`.
 
     Raises:

@@ -1,15 +1,16 @@
-"""Grad-CAM (Selvaraju et al. 2017): feature maps weighted by their mean gradients.
+"""Grad-CAM (Selvaraju et al. 2017) and Grad-CAM++ (Chattopadhay et al. 2018).
 
-`relu(sum_k mean_hw(d score / d A_k) * A_k)` of one layer's output A, scaled up to the image. A is
-`[B,C,h,w]`, or is laid out so: channels last `[B,h,w,C]`, and tokens `[B,N,C]` of h·w patches
-behind class and register tokens, which have no place in the image and are left out.
+`relu(sum_k w_k A_k)` of one layer's output A, scaled up to the image; the two differ in the
+channels' weights w. A is `[B,C,h,w]`, or is laid out so: channels last `[B,h,w,C]`, and tokens
+`[B,N,C]` of h·w patches behind class and register tokens, which have no place in the image and are
+left out.
 """
 
 from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -27,6 +28,10 @@ _EXTRA_TOKENS = 16
 """At most so many class and register tokens stand before those of the patches."""
 
 
+Weigh = Callable[[Tensor, Tensor], Tensor]
+"""Weights `[B,C,1,1]` of a layer's channels, from its output and the gradient, `[B,C,h,w]` each."""
+
+
 def grad_cam(
     source: GradientSource,
     images: Tensor,
@@ -36,6 +41,8 @@ def grad_cam(
     score: str = "logit",
 ) -> Tensor:
     """Raw Grad-CAM at the layer's own resolution, before ReLU and upsampling.
+
+    `w_k = mean_hw(d score / d A_k)`. One forward and backward pass an image.
 
     Args:
         source: an engine with a module.
@@ -50,18 +57,64 @@ def grad_cam(
         `[B,1,h,w]` float32 (float64 for a float64 model).
     """
     engine = module_engine(source, "grad_cam")
-    if layer is None:
-        name = last_stage(engine, images[:1])
-        log.info("grad_cam looks at %s, the last stage; name another with layer=", name)
-    else:
+    return _cam(engine, images, targets, _layer_name("grad_cam", engine, layer, images), score)
+
+
+def grad_cam_pp(
+    source: GradientSource,
+    images: Tensor,
+    targets: Tensor,
+    *,
+    layer: str | nn.Module | None = None,
+    eps: float = 1e-6,
+    score: str = "logit",
+) -> Tensor:
+    """Raw Grad-CAM++ at the layer's own resolution, before ReLU and upsampling.
+
+    `w_k = sum_hw(a_k relu(g_k))` with `g = d score / d A` and, for a score behind an exponential,
+    `a = g^2 / (2 g^2 + g^3 sum_hw(A_k) + eps)`, 0 where g is 0. So a small part of the map with a
+    gradient counts as much as a large one. One forward and backward pass an image.
+
+    The weights are not homogeneous in the score: eps, pytorch-grad-cam's, is compared with g^2, so
+    that gradients far below its root hardly weigh at all, and twice the logit is another map.
+
+    Args:
+        source, images, targets, layer, score: as for `grad_cam`.
+        eps: keeps the quotient finite, not negative.
+
+    Returns:
+        `[B,1,h,w]`, likewise.
+    """
+    if isinstance(eps, bool) or not isinstance(eps, (int, float)) or not 0 <= eps < float("inf"):
+        raise GagFastError(f"eps must be a finite number of 0 or more, got {eps!r}")
+    engine = module_engine(source, "grad_cam_pp")
+    name = _layer_name("grad_cam_pp", engine, layer, images)
+    return _cam(engine, images, targets, name, score, lambda a, g: _weights_pp(a, g, eps))
+
+
+def _mean_gradients(features: Tensor, grad: Tensor) -> Tensor:
+    return grad.mean((2, 3), keepdim=True)
+
+
+def _weights_pp(features: Tensor, grad: Tensor, eps: float) -> Tensor:
+    square = grad * grad
+    total = features.sum((2, 3), keepdim=True)
+    shares = square / (2 * square + total * square * grad + eps)
+    shares = torch.where(grad != 0, shares, 0)
+    return (shares * grad.relu()).sum((2, 3), keepdim=True)
+
+
+def _layer_name(
+    method: str, engine: GradientEngine, layer: str | nn.Module | None, images: Tensor
+) -> str:
+    """The layer's name: the one that was asked for, or the last stage's."""
+    if layer is not None:
         name = _known(engine, layer)
+    else:
+        name = last_stage(engine, images[:1])
+        log.info("%s looks at %s, the last stage; name another with layer=", method, name)
     engine.layer = name
-    step = engine.batch_size(images[0])
-    parts = [
-        _grad_cam(engine, part, chosen, name, score)
-        for part, chosen in zip(images.split(step), targets.split(step), strict=True)
-    ]
-    return torch.cat(parts)
+    return name
 
 
 def upsample(maps: Tensor, size: tuple[int, int]) -> Tensor:
@@ -143,7 +196,7 @@ def last_stage(engine: GradientEngine, image: Tensor) -> str:
                 return name
     if not seen.convolutions:
         raise GagFastError(
-            "grad_cam found no convolution whose output is a feature map; name one with layer="
+            "the model has no convolution whose output is a feature map; name a layer with layer="
         )
     modules = dict(engine.module.named_modules())
     spatial = [name for name in seen.convolutions if max(modules[name].kernel_size) > 1]
@@ -188,13 +241,23 @@ def _known(engine: GradientEngine, layer: str | nn.Module) -> str:
     return name
 
 
-def _grad_cam(
-    engine: GradientEngine, images: Tensor, targets: Tensor, name: str, score: str
+def _cam(
+    engine: GradientEngine,
+    images: Tensor,
+    targets: Tensor,
+    name: str,
+    score: str,
+    weigh: Weigh = _mean_gradients,
 ) -> Tensor:
-    features, grad, seen = _features(engine, images, targets, name, score)
-    weights = _laid_out(grad, engine, name, images, seen).mean((2, 3), keepdim=True)
-    maps = _laid_out(features, engine, name, images, seen)
-    raw = (weights * maps).sum(1, keepdim=True)
+    """The weighted sum of a layer's channels `[B,1,h,w]`, batch by batch."""
+    step = engine.batch_size(images[0])
+    parts = []
+    for part, chosen in zip(images.split(step), targets.split(step), strict=True):
+        features, grad, seen = _features(engine, part, chosen, name, score)
+        maps = _laid_out(features, engine, name, part, seen)
+        weights = weigh(maps, _laid_out(grad, engine, name, part, seen))
+        parts.append((weights * maps).sum(1, keepdim=True))
+    raw = torch.cat(parts)
     return raw.to(torch.promote_types(raw.dtype, torch.float32))
 
 

@@ -210,6 +210,11 @@ class GradientEngine:
         self._measure(image)
         return self._asked_batch or self._batches[image.shape]
 
+    @property
+    def forward_batch(self) -> int:
+        """Images in a pass that keeps nothing for gradients."""
+        return self._asked_batch or 16
+
     def classes(self, image: Tensor) -> int:
         """Number K of the model's classes."""
         self._measure(image)

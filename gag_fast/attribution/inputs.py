@@ -12,6 +12,7 @@ from torch import Tensor
 from gag_fast import _inputs, ops
 from gag_fast._errors import GagFastError
 from gag_fast._inputs import describe
+from gag_fast.attribution.forward import ForwardSource
 from gag_fast.attribution.source import GradientSource
 
 BY_PIXELS = "pixels"
@@ -62,10 +63,10 @@ def id_of_name(name: str) -> int:
     return int.from_bytes(digest[:8], "little", signed=True)
 
 
-def as_targets(targets: Any, source: GradientSource, images: Tensor) -> Tensor:
+def as_targets(targets: Any, source: GradientSource | ForwardSource, images: Tensor) -> Tensor:
     """int64 `[B]` on the images' device: the classes given, or those that are predicted."""
     if targets is None:
-        return source.logits(images).argmax(1)
+        return source.logits(images).argmax(1).to(images.device)
     given = _inputs.as_numbers(targets, "targets")
     if given.numel() == 1:
         given = given.reshape(())

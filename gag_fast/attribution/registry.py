@@ -25,14 +25,20 @@ from gag_fast._inputs import describe
 from gag_fast.attribution import own
 from gag_fast.attribution.blur_ig import blurred_path
 from gag_fast.attribution.explanation import Explanation
-from gag_fast.attribution.grad_cam import grad_cam, last_stage, upsample
+from gag_fast.attribution.forward import PROBABILITY
+from gag_fast.attribution.grad_cam import grad_cam, grad_cam_pp, last_stage, upsample
 from gag_fast.attribution.gradients import EngineOptions, GradientEngine
 from gag_fast.attribution.guided_ig import guided_path
 from gag_fast.attribution.integrated_gradients import straight_path
+from gag_fast.attribution.kernel_shap import kernel_shap
+from gag_fast.attribution.legrad import legrad
 from gag_fast.attribution.noise import noisy
+from gag_fast.attribution.occlusion import occlusion, windows
 from gag_fast.attribution.processing import VARIANTS, Processing
+from gag_fast.attribution.rise import rise
 from gag_fast.attribution.samples import Sample, identity
 from gag_fast.attribution.source import GradientSource
+from gag_fast.attribution.xrai import BASE, xrai
 
 Modification = Callable[..., Iterator[Sample]]
 
@@ -50,19 +56,60 @@ class Whole:
     """A method that makes its maps by itself.
 
     Attributes:
-        raw: (source, images `[B,C,H,W]`, targets `[B]`, score=, its own options) -> raw
-            attributions `[B,c,h,w]`, which `channels="keep"` returns.
+        raw: (source, images `[B,C,H,W]`, targets `[B]`, its own options) -> raw attributions
+            `[B,c,h,w]`, which `channels="keep"` returns. Of GIVEN it gets what it has a parameter
+            for.
         finish: (raw attributions, (H, W)) -> maps `[B,H,W]`, before they are normalised.
+        pictures: of an image, by (its own options, (H, W)), where the method needs forward passes
+            only: then its source is a `ForwardSource`. None: it needs gradients.
+        score: what it explains where nobody says; None: what the source has by nature.
         layer: (engine, image `[1,C,H,W]`) -> the name of the layer that it looks at where its
             option `layer` names none; None: it looks at no one layer.
     """
 
     raw: Callable[..., Tensor]
     finish: Callable[[Tensor, tuple[int, int]], Tensor]
+    pictures: Callable[[Mapping[str, Any], tuple[int, int]], int] | None = None
+    score: str | None = None
     layer: Callable[[GradientEngine, Tensor], str] | None = None
 
 
-WHOLE: dict[str, Whole] = {"grad_cam": Whole(grad_cam, upsample, layer=last_stage)}
+GIVEN = frozenset({"score", "keys", "seed", "attribute"})
+"""Parameters of a method that are no options of its own: what is explained, the images' ids, the
+seed, and a function from another method's name to its raw attributions."""
+
+
+def as_it_is(raw: Tensor, size: tuple[int, int]) -> Tensor:
+    """Maps `[B,H,W]` of raw ones `[B,1,H,W]`, signs and all."""
+    return raw[:, 0]
+
+
+def _masks(options: Mapping[str, Any], size: tuple[int, int]) -> int:
+    return options.get("masks", _default(rise, "masks"))
+
+
+def _windows(options: Mapping[str, Any], size: tuple[int, int]) -> int:
+    rows, columns = windows(size, options.get("window"), options.get("stride"))
+    return len(rows) * len(columns) + 1
+
+
+def _coalitions(options: Mapping[str, Any], size: tuple[int, int]) -> int:
+    return options.get("coalitions", _default(kernel_shap, "coalitions")) + 2
+
+
+def _default(function: Callable[..., Any], name: str) -> Any:
+    return inspect.signature(function).parameters[name].default
+
+
+WHOLE: dict[str, Whole] = {
+    "grad_cam": Whole(grad_cam, upsample, layer=last_stage),
+    "grad_cam_pp": Whole(grad_cam_pp, upsample, layer=last_stage),
+    "xrai": Whole(xrai, as_it_is),
+    "legrad": Whole(legrad, upsample),
+    "rise": Whole(rise, as_it_is, _masks, PROBABILITY),
+    "occlusion": Whole(occlusion, as_it_is, _windows),
+    "kernel_shap": Whole(kernel_shap, as_it_is, _coalitions),
+}
 
 
 def whole_named(method: own.Method) -> Whole:
@@ -115,9 +162,16 @@ class Recipe:
         """The guide's percent where p is everybody's; 0 where there is no guide."""
         return (p if self.p is None else self.p) if self.guided else 0.0
 
+    @property
+    def forward_only(self) -> bool:
+        """Whether it needs no gradient."""
+        return self.whole is not None and whole_named(self.whole).pictures is not None
+
     def passes(self, n: int) -> int:
         """Forward and backward passes an image, at the least."""
-        return 1 if self.whole or self.modification == "none" else n
+        if self.forward_only:
+            return 0
+        return 1 if self.whole not in (None, "xrai") or self.modification == "none" else n
 
 
 METHODS: dict[str, Recipe] = {
@@ -131,6 +185,13 @@ METHODS: dict[str, Recipe] = {
     "blur_ig": Recipe("blur_ig", _PATH),
     "guided_backprop": Recipe(rectified=True),
     "grad_cam": Recipe(whole="grad_cam"),
+    "grad_cam_pp": Recipe(whole="grad_cam_pp"),
+    "xrai": Recipe(whole="xrai"),
+    "input_x_gradient": Recipe(processing=_PATH),
+    "legrad": Recipe(whole="legrad"),
+    "rise": Recipe(whole="rise"),
+    "occlusion": Recipe(whole="occlusion"),
+    "kernel_shap": Recipe(whole="kernel_shap"),
 }
 
 
@@ -209,6 +270,8 @@ def vary(recipe: Recipe, variant: str, name: str) -> Recipe:
     if variant in "+-":
         return replace(recipe, processing=replace(recipe.processing, sign=variant))
     if "G" in variant:
+        if recipe.modification == "none" and recipe.processing.weighted:
+            raise GagFastError(f"{name} is of one gradient, which has no variance, got {variant!r}")
         recipe = replace(recipe, guided=True)
         if recipe.modification == "none":
             recipe = replace(recipe, modification="noise")
@@ -233,14 +296,61 @@ def _keywords(function: Callable[..., Any]) -> set[str]:
 
 def options_of(recipe: Recipe, options: Mapping[str, Any]) -> dict[str, Any]:
     """Of all options, those that this recipe's modification, or the whole method, takes."""
-    known = _own_options(recipe)
+    known = _keywords(_function(recipe)) - GIVEN
     return {name: value for name, value in options.items() if name in known}
 
 
-def _own_options(recipe: Recipe) -> set[str]:
-    if recipe.whole:
-        return _keywords(whole_named(recipe.whole).raw) - {"score"}
-    return _keywords(MODIFICATIONS[recipe.modification])
+def _function(recipe: Recipe) -> Callable[..., Any]:
+    return whole_named(recipe.whole).raw if recipe.whole else MODIFICATIONS[recipe.modification]
+
+
+def counted(recipe: Recipe, n: int | None, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options where n is also the number of RISE's masks, unless they say it."""
+    masks = {"masks": n} if recipe.whole == "rise" and n is not None else {}
+    return {**masks, **options}
+
+
+def base_of(recipe: Recipe, options: Mapping[str, Any]) -> dict[str, Recipe]:
+    """The method, by its name, whose attributions a method makes its maps of; for most none.
+
+    Raises:
+        ValueError: it is no method of gradients.
+    """
+    if recipe.whole != "xrai":
+        return {}
+    name = options.get("base", BASE)
+    base = parse(name)
+    if base.whole is not None or base.reverse:
+        raise GagFastError(f"base must be a method of gradients and not reversed, got {name!r}")
+    return {name: base}
+
+
+def cost_of(recipe: Recipe, how: Explanation, size: tuple[int, int]) -> tuple[int, int]:
+    """What a method takes of an image: (passes without a gradient, gradients), at the least.
+
+    Args:
+        recipe: the method's.
+        how: with the methods' options.
+        size: (H, W) of an image.
+    """
+    if recipe.forward_only:
+        assert recipe.whole is not None
+        pictures = whole_named(recipe.whole).pictures
+        assert pictures is not None
+        return pictures(options_of(recipe, how.options), size), 0
+    base = base_of(recipe, how.options)
+    return 0, sum(r.passes(how.count) for r in (base or {"": recipe}).values())
+
+
+def given_to(whole: Whole) -> frozenset[str]:
+    """What of GIVEN a method has parameters for."""
+    return GIVEN & _keywords(whole.raw)
+
+
+def _own_options(recipe: Recipe, options: Mapping[str, Any] | None = None) -> set[str]:
+    """Its options, among them those of the base that `options` name."""
+    own = _keywords(_function(recipe)) - GIVEN
+    return own.union(*map(_own_options, base_of(recipe, options or {}).values()))
 
 
 def layer_rule(method: str) -> Callable[[GradientEngine, Tensor], str] | None:
@@ -269,8 +379,8 @@ def recipes_of(methods: Sequence[own.Method] | Mapping[str, Recipe]) -> dict[str
 
 def share_of(how: Explanation, chosen: Sequence[str], methods: Sequence[str]) -> Explanation:
     """How to explain by some of several methods: without the options that only the others take."""
-    theirs = set().union(*(_own_options(parse(method)) for method in methods))
-    own = set().union(*(_own_options(parse(method)) for method in chosen))
+    theirs = set().union(*(_own_options(parse(method), how.options) for method in methods))
+    own = set().union(*(_own_options(parse(method), how.options) for method in chosen))
     kept = {name: v for name, v in how.options.items() if name in own or name not in theirs}
     return replace(how, options=kept)
 
@@ -280,7 +390,8 @@ def check_fit(recipes: Mapping[str, Recipe], how: Explanation) -> None:
     check_options(recipes, how.options)
     if how.keep and any(recipe.reverse for recipe in recipes.values()):
         raise GagFastError('reversed maps need channels="sum", got "keep"')
-    for text, recipe in recipes.items():
+    bases = (base_of(recipe, how.options) for recipe in recipes.values())
+    for text, recipe in {k: v for some in (recipes, *bases) for k, v in some.items()}.items():
         if how.count < 2 and (recipe.percent(how.p) != 0 or recipe.value == "variance"):
             raise GagFastError(
                 f"{text} needs the variance of at least 2 gradients, got n = {how.count}"
@@ -295,7 +406,7 @@ _KEYWORDS = (
 
 def check_options(recipes: Mapping[str, Recipe], options: Mapping[str, Any]) -> None:
     """Refuses options that none of the methods takes, and names what may have been meant."""
-    here = sorted(set().union(*map(_own_options, recipes.values())))
+    here = sorted(set().union(*(_own_options(recipe, options) for recipe in recipes.values())))
     for name in options:
         if name in here:
             continue

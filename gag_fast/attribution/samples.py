@@ -44,7 +44,7 @@ class Sample:
         gradients: `[B,m,C,H,W]`, of the score at the modified images.
         weight: the path elements dx, broadcastable to `gradients`, such that the sum over all
             samples of `gradients * weight` is the method's attribution; None for modifications
-            that are no path (noise, none), whose attribution is the mean gradient.
+            that are no path (noise), whose attribution is the mean gradient.
     """
 
     gradients: Tensor
@@ -63,5 +63,9 @@ def generator(seed: int, key: int, stream: int = 0) -> torch.Generator:
 
 
 def identity(job: Job) -> Iterator[Sample]:
-    """No modification: one sample, the gradient at the image itself (Simonyan et al. 2013)."""
-    yield Sample(job.gradient(job.images[:, None]))
+    """No modification: one sample, the gradient at the image itself (Simonyan et al. 2013).
+
+    As a path it is one step from zero to the image: gradient times input (Shrikumar et al. 2016).
+    """
+    points = job.images[:, None]
+    yield Sample(job.gradient(points), points)

@@ -322,6 +322,18 @@ class Classifier:
                 log.info("%s: the scores are read as %s", name, self._reading)
         return self._reading.probabilities(scores)
 
+    def logits(self, scores: Tensor) -> Tensor:
+        """Raw scores [N, K] as logits, two columns for a single output.
+
+        Raises:
+            ClassifierError: the file gives probabilities, of which there are no logits.
+        """
+        self.probabilities(scores[:1])  # shows of what kind they are
+        assert self._reading is not None
+        if self._reading.applied:
+            raise ClassifierError(f"{self!r} gives probabilities, no logits")
+        return self._reading.wide(scores)
+
     def _far_away(self) -> Tensor:
         """Raw scores of images far from any real one, through a lane of its own."""
         assert self._lanes is not None  # scores came through one

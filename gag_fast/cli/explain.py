@@ -100,6 +100,7 @@ def _explain(
 
     from gag_fast.attribution.explaining import explain_as
     from gag_fast.attribution.gradients import EngineOptions
+    from gag_fast.attribution.registry import counted, parse
     from gag_fast.images import normalise
     from gag_fast.report.pictures import save_overlay
     from gag_fast.scores import read, scores_of
@@ -113,6 +114,7 @@ def _explain(
     targets = predicted if target is None else torch.full_like(predicted, target)
     engine = EngineOptions(batch_size=args.batch_size, score=spec.score)
     how = explanation_of(args)
+    how = replace(how, options=counted(parse(args.method), args.n, how.options))
     layers: list[str | None] = []
     found = explain_as(
         module,

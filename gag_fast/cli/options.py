@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import PurePath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from gag_fast.attribution.explanation import Explanation
@@ -35,6 +36,17 @@ def given_maps(text: str) -> tuple[str, str]:
     if not name or not path:
         raise argparse.ArgumentTypeError(f"must be PATH or NAME=PATH, got {text!r}")
     return name, path
+
+
+def method_option(text: str) -> tuple[str, Any]:
+    """NAME=VALUE, the value a number, a list or another JSON value, else a word."""
+    name, equals, value = text.partition("=")
+    if not name.isidentifier() or not equals or not value:
+        raise argparse.ArgumentTypeError(f"must be NAME=VALUE, got {text!r}")
+    try:
+        return name, json.loads(value)
+    except json.JSONDecodeError:
+        return name, value
 
 
 def positive(text: str) -> int:
@@ -100,6 +112,14 @@ def add_explaining(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--seed", type=natural, default=0, help="of the noise (default: 0)")
     group.add_argument(
+        "--option",
+        type=method_option,
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="of a method, as masks=1000, window=[16,32] or base=smoothgrad; may be given again",
+    )
+    group.add_argument(
         "--settings",
         metavar="NAME",
         help="the authors' settings: official:imagenet, official:isic or official:places365",
@@ -132,7 +152,7 @@ def explanation_of(args: argparse.Namespace) -> Explanation:
         p=args.p,
         seed=args.seed,
         settings=args.settings,
-        options={} if args.layer is None else {"layer": args.layer},
+        options={**({} if args.layer is None else {"layer": args.layer}), **dict(args.option)},
     )
 
 

@@ -1,7 +1,8 @@
 """What a run will cost, found without running it: pictures, explanations, time.
 
 The first image that can be read is explained and scored once, in a folder that goes away again;
-its pictures are counted and its times multiplied by the number of images.
+its pictures are counted and its times multiplied by the number of images. Of RISE's thousands of
+pictures only a few are made, and the others counted at the measured rate.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import torch
 
 from gag_fast import measures
 from gag_fast._errors import GagFastError
+from gag_fast.attribution.registry import cost_of, recipes_of
 from gag_fast.measures import Measure
 from gag_fast.metrics import plan
 from gag_fast.runs.chunks import Chunk
@@ -31,6 +33,7 @@ class Forecast:
     Attributes:
         images: of the whole data set.
         methods: names of the maps of each image.
+        costs: method -> (passes without a gradient, gradients) of an image, at the least.
         measures: those that are asked for.
         alone: measure -> pictures an image that it would take by itself.
         together: pictures an image that all of them take.
@@ -41,6 +44,7 @@ class Forecast:
 
     images: int
     methods: tuple[str, ...]
+    costs: dict[str, tuple[int, int]]
     measures: tuple[Measure, ...]
     alone: dict[str, int]
     together: int
@@ -60,6 +64,9 @@ class Forecast:
         lines += [
             f"  {m.label.ljust(width)}  {self.alone[m.name]:>7,}   {m.cost}" for m in self.measures
         ]
+        for method, (forwards, gradients) in self.costs.items():
+            what = f"{forwards:,} pictures" if forwards else f"{gradients:,} gradients"
+            lines.append(f"explaining an image by {method}: {what}")
         total = self.together * self.images
         forward = total / self.rate if self.rate else 0.0
         lines += [
@@ -85,11 +92,25 @@ def forecast(request: Request) -> Forecast:
         made = Path(request.out) / "model.onnx"  # by a start before this one
         onnx = made if request.onnx is None and made.is_file() else request.onnx
         aside = replace(request, out=folder, onnx=onnx, chunk=1, keep_maps=False)
-        with opened(aside, quiet=True) as run:
-            return _measured(run)
+        with opened(_shortened(aside), quiet=True) as run:
+            return _measured(run, request)
 
 
-def _measured(run: Opened) -> Forecast:
+FEW = 64
+"""So many of RISE's masks are made."""
+
+
+def _shortened(request: Request) -> Request:
+    """The request with few masks instead of thousands."""
+    how = request.explanation
+    recipes = recipes_of(request.methods).values() if request.methods else ()
+    if not any(recipe.whole == "rise" for recipe in recipes):
+        return request
+    few = min(FEW, how.options.get("masks", FEW))
+    return replace(request, explanation=replace(how, options={**how.options, "masks": few}))
+
+
+def _measured(run: Opened, request: Request) -> Forecast:
     worker = run.worker
     chosen = measures.named(worker.work.metrics)
     explained = _first(run)  # this once for whatever is done at a first time only
@@ -107,14 +128,21 @@ def _measured(run: Opened) -> Forecast:
         worker.work.metrics,
         worker.work.preset,
     )
+    size = (worker.spec.preprocessing.size,) * 2
+    recipes = recipes_of(request.methods) if request.methods else {}
+    costs = {m: cost_of(recipe, request.explanation, size) for m, recipe in recipes.items()}
+    made = sum(cost_of(r, worker.work.explanation, size)[0] for r in recipes.values())
+    rate = _rate(worker, explained.images)
+    missing = sum(forwards for forwards, _ in costs.values()) - made
     return Forecast(
         images=run.images,
         methods=tuple(explained.maps),
+        costs=costs,
         measures=chosen,
         alone={m.name: found.distinct(m.curves) for m in chosen},
         together=len(found),
-        rate=_rate(worker, explained.images),
-        explain_seconds=explained.seconds,
+        rate=rate,
+        explain_seconds=explained.seconds + missing / rate,
         score_seconds=seconds,
     )
 

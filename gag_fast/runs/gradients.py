@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from gag_fast._errors import ClassifierError
 from gag_fast._progress import Progress
 from gag_fast.attribution.explanation import Explanation
-from gag_fast.attribution.registry import parse
+from gag_fast.attribution.registry import base_of, parse
 from gag_fast.attribution.source import GradientSource
 from gag_fast.classifier import OnnxGradients
 from gag_fast.classifier.openvino import OPENVINO
@@ -101,6 +101,10 @@ def again(file: str, name: str, threads: int | None) -> OnnxGradients:
 def needs_module(method: str, how: Explanation, source: GradientSource) -> bool:
     """Whether a method looks into the module, or differentiates what the source cannot."""
     recipe = parse(method)
+    if recipe.forward_only:
+        return False
+    if base := base_of(recipe, how.options):
+        return any(needs_module(name, how, source) for name in base)
     score = how.score or how.case.scores.get(recipe.modification, "logit")
     return recipe.rectified or recipe.whole is not None or score not in source.scores
 

@@ -19,7 +19,7 @@ import gag_fast
 from gag_fast._run_files import canonical, flat_settings
 from gag_fast.attribution.explanation import Explanation
 from gag_fast.attribution.own import fingerprint, is_own
-from gag_fast.attribution.registry import recipes_of
+from gag_fast.attribution.registry import cost_of, recipes_of
 from gag_fast.data import Dataset
 from gag_fast.measures import named, preset_of
 from gag_fast.models import ModelSpec
@@ -127,7 +127,7 @@ def manifest_of(
             "layer": work.layer,
         },
         "passes": {
-            method: recipe.passes(work.explanation.count)
+            method: sum(cost_of(recipe, work.explanation, (spec.preprocessing.size,) * 2))
             for method, recipe in (recipes_of(work.methods) if work.methods else {}).items()
         },
         "versions": versions(),

@@ -40,7 +40,7 @@ from gag_fast.runs.keeping import Keeper
 from gag_fast.runs.request import Request
 from gag_fast.runs.resume import Todo, find_todo
 from gag_fast.runs.same_network import check_same_network, first_images
-from gag_fast.runs.worker import Work, Worker, scoring, set_threads, source_of
+from gag_fast.runs.worker import Work, Worker, needing_module, scoring, set_threads, source_of
 
 NAMED = 20
 """So many images are named one by one; all are in the results."""
@@ -261,7 +261,8 @@ def _worker(
             check_same_network(classifier, module, spec, lambda: first_images(dataset, spec))
         )
     batch_size = request.batch_size or choices.batch_size
-    with source_of(module, device, batch_size, request.methods, spec.score) as engine:
+    needing = needing_module(request.methods, metrics)
+    with source_of(module, device, batch_size, needing, spec.score) as engine:
         chosen = choose(
             request.gradients,
             choices.gradients,

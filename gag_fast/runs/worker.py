@@ -19,10 +19,11 @@ from gag_fast._errors import GagFastError, first_line
 from gag_fast._text import storable
 from gag_fast.attribution.explaining import Pass, explain_as
 from gag_fast.attribution.explanation import Explanation
+from gag_fast.attribution.forward import PROBABILITY, Scorer
 from gag_fast.attribution.gradients import GradientEngine
 from gag_fast.attribution.inputs import BY_PIXELS, as_keys, id_of_name
 from gag_fast.attribution.processing import Processing, min_max
-from gag_fast.attribution.registry import layer_rule, share_of
+from gag_fast.attribution.registry import layer_rule, parse, share_of
 from gag_fast.attribution.source import GradientSource
 from gag_fast.classifier import Classifier
 from gag_fast.images import normalise
@@ -204,7 +205,7 @@ class Worker:
     Args:
         work: what to compute.
         spec: of the model.
-        source: its gradients, at work as long as the worker is; None where no method needs any.
+        source: its gradients, at work as long as the worker is; None where nothing needs any.
         classifier: what scores.
         engine: likewise with the module, for methods that need it; None: `source` is that.
     """
@@ -371,16 +372,27 @@ class Worker:
             found |= explain_as(source, images, targets, chosen, how, image_ids=ids, watch=watched)
         return found
 
-    def _shares(self, methods: Sequence[str]) -> Iterator[tuple[GradientSource, tuple[str, ...]]]:
-        """What explains which of the methods: torch those that the run's source cannot."""
+    def _shares(
+        self, methods: Sequence[str]
+    ) -> Iterator[tuple[GradientSource | Scorer, tuple[str, ...]]]:
+        """What explains which of the methods.
+
+        The session that scores those that need no gradient, torch those that the run's source of
+        gradients cannot.
+        """
+        rest = of_gradients(methods)
+        if forward := tuple(m for m in methods if m not in rest):
+            yield self.classifier, forward
+        if not rest:
+            return
         assert self.source is not None, "refused when the run was opened"
         if self.source is self.engine:
-            yield self.source, tuple(methods)
+            yield self.source, rest
             return
         how, source = self.work.explanation, self.source
-        inside = tuple(m for m in methods if needs_module(m, how, source))
+        inside = tuple(m for m in rest if needs_module(m, how, source))
         for own, chosen in (
-            (source, tuple(m for m in methods if m not in inside)),
+            (source, tuple(m for m in rest if m not in inside)),
             (self.engine, inside),
         ):
             if own is not None and chosen:
@@ -443,6 +455,8 @@ class Worker:
         ) -> torch.Tensor:
             device = self.work.device
             how = self.work.how((method,))
+            if not of_gradients((method,)) and how.score is None:
+                how = replace(how, score=PROBABILITY)  # as the session does, whatever the model
             given = (images.to(device), targets.to(device), (method,), how)
             if model is self._module:
                 own = next(source for source, _ in self._shares((method,)))
@@ -497,6 +511,17 @@ def set_threads(threads: int | None) -> None:
         torch.set_num_threads(threads)
 
 
+def of_gradients(methods: Sequence[str]) -> tuple[str, ...]:
+    """Those of the methods that need gradients."""
+    return tuple(m for m in methods if not parse(m).forward_only)
+
+
+def needing_module(methods: Sequence[str], metrics: Sequence[str]) -> tuple[str, ...]:
+    """The methods for which the module must be at work: all, where a measure explains again."""
+    again = any(Need.GRADIENTS in m.needs for m in measures.named(metrics))
+    return tuple(methods) if again else of_gradients(methods)
+
+
 def source_of(
     module: torch.nn.Module,
     device: str,
@@ -518,7 +543,8 @@ def open_worker(work: Work) -> Iterator[Worker]:
     """A worker in a process that has nothing of the model yet."""
     set_threads(work.threads)
     module, spec = load_model(work.model, work.weights, score=work.score)
-    with source_of(module, work.device, work.batch_size, work.methods, spec.score) as engine:
+    needing = needing_module(work.methods, work.metrics)
+    with source_of(module, work.device, work.batch_size, needing, spec.score) as engine:
         source: GradientSource | None = engine
         if work.gradients_file is not None:
             source = again(work.gradients_file, work.gradients, work.threads)

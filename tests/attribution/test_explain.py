@@ -57,7 +57,8 @@ def minmax(maps):
 def test_methods_are_those_of_the_contract():
     assert gag_fast.methods() == [
         "guided_absgrad", "absgrad", "smoothgrad", "vargrad", "vanilla", "integrated_gradients",
-        "guided_ig", "blur_ig", "guided_backprop", "grad_cam",
+        "guided_ig", "blur_ig", "guided_backprop", "grad_cam", "grad_cam_pp", "xrai",
+        "input_x_gradient", "legrad", "rise", "occlusion", "kernel_shap",
     ]  # fmt: skip
 
 

@@ -82,8 +82,12 @@ class Uncopyable(TinyNet):
         raise TypeError("no copies of me")
 
 
+# legrad is for transformers, and xrai's first part is another method: both have tests of their own.
+ELSEWHERE = ("legrad", "xrai")
+
+
 @pytest.mark.parametrize("network", [TinyNet, Uncopyable])
-@pytest.mark.parametrize("method", gag_fast.methods())
+@pytest.mark.parametrize("method", [m for m in gag_fast.methods() if m not in ELSEWHERE])
 def test_model_comes_back_as_it_was(network, method):
     model = mixed(shaken(network))
     before = state(model)
