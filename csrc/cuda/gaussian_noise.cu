@@ -1,4 +1,5 @@
-// gaussian_noise on CUDA: one thread per Philox block, or per four pixels of a channels_last image.
+// gaussian_noise on CUDA: one thread per Philox block, or per four pixels of a channels_last image,
+// of a few samples.
 // The images are small beside the noisy copies and stay in the second-level cache, so the traffic
 // is one write of the output.
 #include <torch/csrc/stable/library.h>
@@ -28,7 +29,7 @@ void launch(const CudaScope& scope, const Tensor& images, bool last, const Tenso
                           static_cast<uint32_t>(images.size(2) * images.size(3)),
                           last,
                           holds_quads(from, elements) && holds_quads(to, elements)};
-  launch_items(scope, body, images.size(0) * samples, body.items());
+  launch_items(scope, body, images.size(0) * body.groups(), body.items());
 }
 
 Tensor gaussian_noise(const Tensor& images, const Tensor& keys, const Tensor& std, int64_t seed,

@@ -3,6 +3,7 @@
 //
 //   memset      counters (a few KB per row)
 //   Statistics  stack -> m2, abssum of |g|, first-digit counts        or Summarise, from statistics
+//   SecondDigits  m2 -> counts of second digits, if there would be many candidates
 //   Selection   m2 -> one threshold per row and percent            (once per 64 percents)
 //   ChannelSum  m2, abssum -> maps, their ranges                      or EachChannel:
 //   channels="keep" Normalise   maps in place
@@ -40,7 +41,29 @@ struct Request {
   }
   bool long_rows() const { return pixels > kShortRow; }
   bool ranges() const { return normalize && !keep_channels; }
+
+  // The percents of one launch, `first` and up to kMostPercents - 1 after it.
+  template <typename A>
+  Percents percents_from(int64_t first) const {
+    Percents some{};
+    const int64_t last = std::min<int64_t>(first + kMostPercents, percents());
+    for (int64_t i = first; i < last; ++i) some.add<A>(p[i], pixels);
+    return some;
+  }
 };
+
+// Whether a launch that counts the second digits costs less than it saves: without it one block
+// walks a row's candidates, about a twelfth of the row for each rank, and compares each with every
+// rank's prefix.
+// Many rows keep the device busy that way, too, and few candidates are soon done (model.py).
+template <typename A>
+bool counts_second_digits(const Request& request) {
+  constexpr int64_t kFewRows = 64, kFewCompares = 1 << 17;
+  if (!request.guides() || !request.long_rows() || request.percents() > kMostPercents) return false;
+  const int64_t ranks = request.percents_from<A>(0).ranks;
+  const int64_t keys = request.pixels * std::min<int64_t>(ranks, 12) / 12;
+  return request.rows() <= kFewRows && keys * ranks >= kFewCompares;
+}
 
 // The kernels number a row's pixels, its candidates among them, and an image's channels in 32 bits.
 inline void check_sizes(int64_t pixels, int64_t channels, int64_t samples) {
@@ -58,7 +81,7 @@ struct Part {
 };
 
 struct Workspace {
-  Part histogram, taint, found, arrived, range;
+  Part histogram, second, taint, found, arrived, range;
   int64_t zeroed;  // the parts above lie before this offset and must be 0 at the start
   Part thresholds, candidates, m2, abssum;
   int64_t bytes;
@@ -79,6 +102,8 @@ Workspace plan_workspace(const Request& request, bool own_statistics) {
   };
   Workspace w{};
   w.histogram = take(select_long, rows * kFirstBins * 4);
+  w.second = take(counts_second_digits<A>(request),
+                  rows * request.percents_from<A>(0).ranks * Digits<A>::kBins * 4);
   w.taint = take(true, rows * 4);
   w.found = take(select_long, launches * rows * 4);
   w.arrived = take(select_long, launches * rows * 4);
@@ -171,24 +196,30 @@ void launch_selection(Device& device, const Request& request, const Workspace& w
                       Global<const A> m2) {
   const int64_t rows = request.rows();
   const bool long_rows = request.long_rows();
+  const int64_t parts = long_rows ? parts_of_row(device, rows, request.pixels) : 1;
   Selection<A> kernel{};
   kernel.m2 = m2;
   kernel.histogram = long_rows ? part_of<uint32_t>(workspace, w.histogram) : nullptr;
   kernel.candidates = part_of<Key<A>>(workspace, w.candidates);
   kernel.threshold_stride = request.percents();
   kernel.pixels = static_cast<uint32_t>(request.pixels);
-  kernel.parts = static_cast<uint32_t>(long_rows ? parts_of_row(device, rows, request.pixels) : 1);
+  kernel.parts = static_cast<uint32_t>(parts);
   kernel.freedom = static_cast<A>(request.count - 1);
   for (int64_t first = 0; first < request.percents(); first += kMostPercents) {
     const int64_t counters = first / kMostPercents * rows;
     kernel.found = part_of<uint32_t>(workspace, w.found) + counters;
     kernel.arrived = part_of<uint32_t>(workspace, w.arrived) + counters;
     kernel.thresholds = part_of<A>(workspace, w.thresholds) + first;
-    kernel.percents = {};
-    const int64_t last = std::min<int64_t>(first + kMostPercents, request.percents());
-    for (int64_t i = first; i < last; ++i)
-      kernel.percents.template add<A>(request.p[i], request.pixels);
-    launch(device, kernel, rows * kernel.parts);
+    kernel.percents = request.percents_from<A>(first);
+    if (w.second.bytes > 0) {
+      const Global<uint32_t> second = part_of<uint32_t>(workspace, w.second);
+      kernel.second = second;
+      launch(device,
+             SecondDigits<A>{m2, kernel.histogram, second, kernel.percents, kernel.pixels,
+                             kernel.parts},
+             rows * parts);
+    }
+    launch(device, kernel, rows * parts);
   }
 }
 

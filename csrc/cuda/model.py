@@ -35,6 +35,10 @@ class Device:
     gap_s: float = 1.5e-6  # from the end of a kernel to the start of the next one's work
     issue: float = 0.8  # of the instruction slots, where nothing else binds
 
+    def issued(self, multiprocessors: float) -> float:
+        """Instructions of warps a second."""
+        return 4 * self.gigahertz * 1e9 * multiprocessors * self.issue
+
 
 DEVICES = {
     "a100": Device("A100 80 GB", 108, 1.41, 1.83e12, 40e6, l2_bytes_per_s=4e12),
@@ -55,6 +59,7 @@ class Case:
     percents: int = 1
     element: int = 4  # bytes of a gradient
     candidates: float | None = None  # share of a row in the wanted bins
+    second: bool | None = None  # whether second digits are counted by a launch of their own
 
     @property
     def name(self) -> str:
@@ -78,6 +83,14 @@ class Case:
         if self.candidates is not None:
             return self.candidates
         return min(0.08 + 0.085 * (self.percents - 1), 1)
+
+    @property
+    def counts_second(self) -> bool:
+        """The rule of counts_second_digits (guided_absgrad.h)."""
+        if self.second is not None:
+            return self.second
+        keys = self.pixels * min(self.percents, 12) // 12
+        return self.pixels > 8192 and self.rows <= 64 and keys * self.percents >= 1 << 17
 
 
 @dataclass(frozen=True)
@@ -104,23 +117,48 @@ class Kernel:
         held = min(self.blocks, slots) * self.threads * self.in_flight
         memory = self.memory_bytes / min(device.bytes_per_s, held / device.memory_delay_s)
         l2 = self.l2_bytes / min(device.l2_bytes_per_s, held / device.l2_delay_s)
-        rate = 4 * device.gigahertz * 1e9 * device.multiprocessors * busy * device.issue
+        rate = device.issued(device.multiprocessors * busy)
         start = device.memory_delay_s * 2
         return max(memory + l2, self.instructions / rate) * whole + start + self.serial_s
 
 
+def _counting_instructions(case: Case, keys: float) -> float:
+    """Of warps, to count one digit of `keys`: each is compared with up to eight prefixes."""
+    return math.ceil(case.percents / 8) * keys / 32 * (12 + 5 * min(case.percents, 8))
+
+
 def _selection_end(case: Case, device: Device) -> float:
-    """The last block of a row: two digits of every candidate, eight ranks at a time."""
-    threads, in_flight, per_key = 512, 8, 12 + 5 * min(case.percents, 8)
-    readings = 2 * math.ceil(case.percents / 8)
-    keys = case.kept * case.pixels
-    bytes_s = readings * keys * 4 / (threads * in_flight * 4 / device.l2_delay_s)
-    issue_s = readings * keys / 32 * per_key / (4 * device.gigahertz * 1e9 * device.issue)
-    return max(bytes_s, issue_s) + 8 * readings * 0.1e-6
+    """The last block of a row: the digits left of every candidate, eight ranks at a time."""
+    threads, in_flight, groups = 512, 8, math.ceil(case.percents / 8)
+    digits = 1 if case.counts_second else 2
+    keys = case.kept * case.pixels / (1024 if case.counts_second else 1)
+    bytes_s = digits * groups * keys * 4 / (threads * in_flight * 4 / device.l2_delay_s)
+    issue_s = digits * _counting_instructions(case, keys) / device.issued(1)
+    return max(bytes_s, issue_s) + 8 * digits * groups * 0.1e-6
+
+
+def _second_digits(case: Case, device: Device, parts: int) -> Kernel:
+    """All blocks of a row count; what is not zero is added to the row's counts in L2."""
+    values = case.rows * case.pixels
+    groups, blocks = math.ceil(case.percents / 8), case.rows * parts
+    # Some 400 instructions in each of 16 warps find the first digits, and again for each group.
+    fixed = blocks * 16 * 400 * (1 + groups)
+    hit = min(1.0, 0.5 * device.l2_bytes / (values * 4))
+    added = blocks * case.percents * min(1024, case.kept * case.pixels / parts / case.percents)
+    return Kernel(
+        "SecondDigits",
+        blocks,
+        512,
+        2,
+        values * 4 * (1 - hit),
+        values * 4 * (hit + groups - 1) + blocks * 8192 + added * 32,
+        _counting_instructions(case, values * case.kept) + values / 32 * 12 + fixed,
+        32,
+    )
 
 
 def kernels(case: Case, device: Device) -> list[Kernel]:
-    """The launches of guided_absgrad, with min-max."""
+    """The launches of guided_absgrad, with min-max: four or, with second digits, five."""
     values = case.rows * case.pixels
     stack = values * case.samples * case.element
     lanes = 16 // case.element
@@ -142,14 +180,17 @@ def kernels(case: Case, device: Device) -> list[Kernel]:
         64,
     )
     parts = min(max(4 * device.multiprocessors // case.rows, 1), math.ceil(case.pixels / 8192))
+    kept = case.kept / (1024 if case.counts_second else 1)
+    narrowing = case.percents if case.counts_second else 0  # ranks whose second digit is looked up
     selection = Kernel(
         "Selection",
         case.rows * parts,
         512,
         2,
         values * 4 * (1 - hit),
-        values * 4 * (hit + 2 * case.kept) + case.rows * parts * 8192,
-        values / 32 * (12 + 12 * case.kept) + case.rows * parts * 16 * 400,
+        values * 4 * (hit + 2 * kept) + case.rows * parts * (8192 + narrowing * 4096),
+        values / 32 * (12 + 12 * kept + 3 * narrowing * case.kept)
+        + case.rows * parts * 16 * 400 * (1 + math.ceil(narrowing / 8)),
         32,
         _selection_end(case, device) * max(1.0, case.rows / (2 * device.multiprocessors)),
     )
@@ -177,11 +218,12 @@ def kernels(case: Case, device: Device) -> list[Kernel]:
         maps / 512 * 60,
         16,
     )
-    return [statistics, selection, channel_sum, normalise]
+    second = [_second_digits(case, device, parts)] if case.counts_second else []
+    return [statistics, *second, selection, channel_sum, normalise]
 
 
 def call_seconds(case: Case, device: Device) -> float:
-    """One call on the device: a memset and four kernels."""
+    """One call on the device: a memset and its kernels."""
     return sum(k.seconds(device) + device.gap_s for k in kernels(case, device)) + device.gap_s
 
 
@@ -194,7 +236,7 @@ def one_kernel_seconds(case: Case, device: Device) -> float:
     stack = case.rows * case.pixels * case.samples * case.element
     maps = case.batch * case.percents * case.pixels * 4
     memory = (stack + maps) / device.bytes_per_s
-    rate = 4 * device.gigahertz * 1e9 * device.multiprocessors * device.issue
+    rate = device.issued(device.multiprocessors)
     issue = sum(kernel.instructions for kernel in kernels(case, device)) / rate
     last = replace(case, batch=min(case.batch, 8))
     tail = sum(kernel.seconds(device) for kernel in kernels(last, device)[1:])
@@ -207,20 +249,25 @@ CASES = (
     Case(percents=9),
     Case(batch=8),
     Case(batch=1),
+    Case(batch=1, percents=9),
     Case(batch=1, height=1024, width=1024),
     Case(batch=1, height=1024, width=1024, percents=9),
 )
+
+
+NAMES = ("Statistics", "SecondDigits", "Selection", "ChannelSum", "Normalise")
 
 
 def report(device: Device, cases: tuple[Case, ...], measured: dict[str, float]) -> str:
     """A table of microseconds: kernel by kernel, in all, and the share of the copy's speed."""
     lines = [
         f"{device.name}: modelled, not measured; microseconds",
-        f"{'case':<26}{'Stat':>8}{'Select':>8}{'Sum':>8}{'Norm':>8}{'call':>9}{'of copy':>9}"
+        f"{'case':<26}{'Stat':>8}{'Second':>8}{'Select':>8}{'Sum':>8}{'Norm':>8}{'call':>9}{'of copy':>9}"
         f"{'one kernel':>12}{'measured':>10}",
     ]
     for case in cases:
-        each = [k.seconds(device) * 1e6 for k in kernels(case, device)]
+        took = {k.name: k.seconds(device) * 1e6 for k in kernels(case, device)}
+        each = [took.get(name, 0.0) for name in NAMES]
         call = call_seconds(case, device) * 1e6
         stack = case.rows * case.pixels * case.samples * case.element
         share = stack / device.bytes_per_s * 1e6 / call

@@ -11,6 +11,12 @@
 #define GAG_HD inline __attribute__((always_inline))
 #endif
 
+#if defined(__CUDA_ARCH__)
+#define GAG_LOOP _Pragma("unroll 1")  // a loop that stays one
+#else
+#define GAG_LOOP
+#endif
+
 namespace gag_fast {
 
 GAG_HD uint32_t bits_of(float v) {

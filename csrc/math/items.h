@@ -63,9 +63,12 @@ struct HashItem {
 };
 
 // gaussian_noise: image + std * normal for four elements (planar) or for all channels of four
-// pixels (channels_last) of noisy copy `copy`.
+// pixels (channels_last) of a few noisy copies of one image: what a thread finds out about the
+// image, and the image itself, serve them all.
 template <typename T>
 struct NoiseItem {
+  static constexpr int kTogether = 4;  // samples of a thread
+
   const T* images;
   const int64_t* keys;
   const float* std;
@@ -76,80 +79,119 @@ struct NoiseItem {
   bool last;   // memory format: channels_last or planar
   bool quads;  // every copy holds a multiple of 4 elements and begins on a 16-byte boundary
 
+  // Of an image: its samples, a few at a time.
+  GAG_HD int64_t groups() const { return (samples + kTogether - 1) / kTogether; }
+
   GAG_HD uint32_t items() const {
     const int64_t each = last ? pixels : static_cast<int64_t>(channels) * pixels;
     return static_cast<uint32_t>((each + 3) / 4);
   }
 
-  GAG_HD void operator()(int64_t copy, uint32_t item) const {
+  // Group `group` % groups() of image `group` / groups().
+  GAG_HD void operator()(int64_t group, uint32_t item) const {
     // 64-bit division takes a hundred instructions, and is seldom needed.
-    const int64_t b = (copy | samples) >> 32 == 0
-                          ? static_cast<uint32_t>(copy) / static_cast<uint32_t>(samples)
-                          : copy / samples;
-    const uint32_t sample = static_cast<uint32_t>(first_sample + (copy - b * samples));
-    const int64_t elements = static_cast<int64_t>(channels) * pixels;
-    const T* from = images + b * elements;
-    T* to = out + copy * elements;
-    const uint64_t key = static_cast<uint64_t>(keys[b]);
-    const float deviation = std[b];
-    if (last) {
-      if (channels == 3 && quads) {
-        three_channels(from, to, key, sample, deviation, item);
-      } else {
-        any_channels(from, to, key, sample, deviation, item);
-      }
-      return;
+    const int64_t each = groups();
+    const int64_t b = (group | each) >> 32 == 0
+                          ? static_cast<uint32_t>(group) / static_cast<uint32_t>(each)
+                          : group / each;
+    const int64_t begin = (group - b * each) * kTogether;
+    const int64_t left = samples - begin;
+    const Copies to{b * samples + begin, static_cast<uint32_t>(first_sample + begin),
+                    static_cast<int>(left < kTogether ? left : kTogether),
+                    static_cast<uint64_t>(keys[b]), std[b]};
+    const T* from = images + b * elements();
+    if (!last) {
+      planar(from, to, item);
+    } else if (channels == 3 && quads) {
+      three_channels(from, to, item);
+    } else {
+      any_channels(from, to, item);
     }
-    const Normal4 n = normal4(seed, key, sample, item);
+  }
+
+ private:
+  // Neighbours in the output that differ in the sample alone.
+  struct Copies {
+    int64_t first;
+    uint32_t sample;
+    int count;
+    uint64_t key;
+    float deviation;
+  };
+
+  GAG_HD int64_t elements() const { return static_cast<int64_t>(channels) * pixels; }
+
+  // Calls body(place of the copy in `out`, its sample).
+  template <typename Body>
+  GAG_HD void each(const Copies& copies, Body body) const {
+    T* to = out + copies.first * elements();
+    GAG_LOOP
+    for (int i = 0; i < copies.count; ++i, to += elements()) body(to, copies.sample + i);
+  }
+
+  GAG_HD T noise(const Copies& copies, float normal) const {
+    return static_cast<T>(copies.deviation * normal);
+  }
+
+  GAG_HD void planar(const T* from, const Copies& copies, uint32_t item) const {
     const int64_t first = 4 * static_cast<int64_t>(item);
     if (quads) {
-      Quad<T> quad = load_quad(from + first);
-      for (int j = 0; j < 4; ++j) quad.v[j] = quad.v[j] + static_cast<T>(deviation * n.z[j]);
-      store_quad(to + first, quad);
+      const Quad<T> image = load_quad(from + first);
+      each(copies, [&](T* to, uint32_t sample) {
+        const Normal4 n = normal4(seed, copies.key, sample, item);
+        Quad<T> quad;
+        for (int j = 0; j < 4; ++j) quad.v[j] = image.v[j] + noise(copies, n.z[j]);
+        store_quad(to + first, quad);
+      });
     } else {
-      for (int j = 0; j < 4 && first + j < elements; ++j) {
-        to[first + j] = from[first + j] + static_cast<T>(deviation * n.z[j]);
-      }
+      each(copies, [&](T* to, uint32_t sample) {
+        const Normal4 n = normal4(seed, copies.key, sample, item);
+        for (int j = 0; j < 4 && first + j < elements(); ++j) {
+          to[first + j] = from[first + j] + noise(copies, n.z[j]);
+        }
+      });
     }
   }
 
   // Twelve neighbours in memory: three stores of 16 bytes instead of twelve of 4.
-  GAG_HD void three_channels(const T* from, T* to, uint64_t key, uint32_t sample, float deviation,
-                             uint32_t item) const {
-    T v[12];
-    for (int c = 0; c < 3; ++c) {
-      const Normal4 n = normal4(seed, key, sample, c * (pixels / 4) + item);
-      for (int j = 0; j < 4; ++j) v[3 * j + c] = static_cast<T>(deviation * n.z[j]);
-    }
-    for (int part = 0; part < 3; ++part) {
-      const int64_t at = 12 * static_cast<int64_t>(item) + 4 * part;
-      Quad<T> quad = load_quad(from + at);
-      for (int j = 0; j < 4; ++j) quad.v[j] = quad.v[j] + v[4 * part + j];
-      store_quad(to + at, quad);
-    }
+  GAG_HD void three_channels(const T* from, const Copies& copies, uint32_t item) const {
+    const int64_t first = 12 * static_cast<int64_t>(item);
+    each(copies, [&](T* to, uint32_t sample) {
+      T v[12];
+      for (int c = 0; c < 3; ++c) {
+        const Normal4 n = normal4(seed, copies.key, sample, c * (pixels / 4) + item);
+        for (int j = 0; j < 4; ++j) v[3 * j + c] = noise(copies, n.z[j]);
+      }
+      for (int part = 0; part < 3; ++part) {
+        Quad<T> quad = load_quad(from + first + 4 * part);
+        for (int j = 0; j < 4; ++j) quad.v[j] = quad.v[j] + v[4 * part + j];
+        store_quad(to + first + 4 * part, quad);
+      }
+    });
   }
 
-  GAG_HD void any_channels(const T* from, T* to, uint64_t key, uint32_t sample, float deviation,
-                           uint32_t item) const {
+  GAG_HD void any_channels(const T* from, const Copies& copies, uint32_t item) const {
     const int64_t pixel = 4 * static_cast<int64_t>(item);
-    for (uint32_t c = 0; c < channels; ++c) {
-      const int64_t element = static_cast<int64_t>(c) * pixels + pixel;
-      const uint32_t quad = static_cast<uint32_t>(element / 4);
-      const int skip = static_cast<int>(element & 3);
-      const Normal4 here = normal4(seed, key, sample, quad);
-      // The four pixels may straddle two Philox blocks.
-      const Normal4 next = skip ? normal4(seed, key, sample, quad + 1) : here;
-      for (int j = 0; j < 4 && pixel + j < pixels; ++j) {
-        // A constant index into each, so that both stay in registers.
-        float z = 0.0f;
-        for (int k = 0; k < 4; ++k) {
-          if (k == skip + j) z = here.z[k];
-          if (k + 4 == skip + j) z = next.z[k];
+    each(copies, [&](T* to, uint32_t sample) {
+      for (uint32_t c = 0; c < channels; ++c) {
+        const int64_t element = static_cast<int64_t>(c) * pixels + pixel;
+        const uint32_t quad = static_cast<uint32_t>(element / 4);
+        const int skip = static_cast<int>(element & 3);
+        const Normal4 here = normal4(seed, copies.key, sample, quad);
+        // The four pixels may straddle two Philox blocks.
+        const Normal4 next = skip ? normal4(seed, copies.key, sample, quad + 1) : here;
+        for (int j = 0; j < 4 && pixel + j < pixels; ++j) {
+          // A constant index into each, so that both stay in registers.
+          float z = 0.0f;
+          for (int k = 0; k < 4; ++k) {
+            if (k == skip + j) z = here.z[k];
+            if (k + 4 == skip + j) z = next.z[k];
+          }
+          const int64_t at = (pixel + j) * channels + c;
+          to[at] = from[at] + noise(copies, z);
         }
-        const int64_t at = (pixel + j) * channels + c;
-        to[at] = from[at] + static_cast<T>(deviation * z);
       }
-    }
+    });
   }
 };
 

@@ -18,10 +18,14 @@
 
 namespace gag_fast {
 
-// IEEE square root, correctly rounded, whatever the compiler's flags say.
+// IEEE square root of v in [2^-32, 64], correctly rounded, whatever the compiler's flags say.
 GAG_HD float exact_sqrt(float v) {
 #if defined(__CUDA_ARCH__)
-  return __fsqrt_rn(v);
+  // What __fsqrt_rn does from 2^-101 on, without its branch for what is smaller or infinite.
+  float inverse;
+  asm("rsqrt.approx.ftz.f32 %0, %1;" : "=f"(inverse) : "f"(v));
+  const float root = __fmul_rn(v, inverse);
+  return __fmaf_rn(__fmaf_rn(-root, root, v), __fmul_rn(inverse, 0.5f), root);
 #else
   return __builtin_sqrtf(v);
 #endif
@@ -64,8 +68,8 @@ GAG_HD float radius(uint32_t x) {
 
 // cos and sin of a = 2 pi x / 2^32: the nearest quarter turn is taken off in integers, exactly.
 GAG_HD void sincos_turn(uint32_t x, float& cosine, float& sine) {
-  const uint32_t quarter = (x + 0x20000000u) >> 30;  // 0..4, 4 being a full turn
-  const int32_t rest = static_cast<int32_t>(x - (quarter << 30));
+  const uint32_t turn = x + 0x20000000u;  // its upper two bits: the nearest quarter, 4 being 0
+  const int32_t rest = static_cast<int32_t>(x - (turn & 0xC0000000u));
   const float a = static_cast<float>(rest) * 1.462918079e-9f;  // (pi / 2) / 2^30
   const float z = a * a;
   float s = -1.9515295891e-4f;
@@ -76,9 +80,9 @@ GAG_HD void sincos_turn(uint32_t x, float& cosine, float& sine) {
   c = c * z - 1.388731625493765e-3f;
   c = c * z + 4.166664568298827e-2f;
   c = c * z * z - 0.5f * z + 1.0f;
-  const bool swap = quarter & 1u;
-  const uint32_t cosine_sign = ((quarter + 1u) & 2u) << 30;
-  const uint32_t sine_sign = (quarter & 2u) << 30;
+  const bool swap = (turn & 0x40000000u) != 0;
+  const uint32_t cosine_sign = (turn + 0x40000000u) & 0x80000000u;
+  const uint32_t sine_sign = turn & 0x80000000u;
   cosine = float_of(bits_of(swap ? s : c) ^ cosine_sign);
   sine = float_of(bits_of(swap ? c : s) ^ sine_sign);
 }

@@ -288,6 +288,10 @@ def test_launches(emulation):
     for p in ([85.0], [15.0, 25.0, 35.0, 45.0, 55.0, 65.0, 75.0, 85.0, 95.0]):
         emulation.guided_absgrad(grads, p)
         assert emulation.report.launches == 4
+    # One more where there would be many candidates: nine p, or large images.
+    nine = [10.0 * i for i in range(1, 10)]
+    assert_as_on_cpu(emulation, stack(1, 3, 1, 150, 160), [*nine, 95.0])
+    assert emulation.report.launches == 5
     emulation.guided_absgrad(grads, [85.0], normalize=False)
     assert emulation.report.launches == 3
     emulation.guided_absgrad(grads, [0.0])  # no selection

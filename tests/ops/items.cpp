@@ -31,7 +31,7 @@ void noise(const T* images, const int64_t* keys, const float* std, T* out, int64
   const bool quads = may_use_quads && holds_quads(images, elements) && holds_quads(out, elements);
   const NoiseItem<T> body{images,  keys,     std,    out,  seed, first_sample,
                           samples, channels, pixels, last, quads};
-  run(body, copies, body.items());
+  run(body, copies / samples * body.groups(), body.items());
 }
 
 template <typename T>
