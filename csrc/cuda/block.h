@@ -23,6 +23,7 @@
 //   atomic_add, atomic_or, atomic_max(pointer, value)
 //                       on shared or global memory; atomic_add returns the old value
 //   fresh(pointer)      loads global memory that another block may have written, past the L1 cache
+//   wait(pointer, value)  returns once atomic_add has brought the counter to `value`
 //   fence()             what the thread, and before the last barrier the block, has stored is seen
 //                       by whoever sees what the thread stores or updates afterwards; and the
 //                       reverse
@@ -146,6 +147,18 @@ class GpuBlock {
   GAG_BODY uint32_t fresh(const uint32_t* p) const { return __ldcg(p); }
   GAG_BODY uint64_t fresh(const uint64_t* p) const {
     return __ldcg(reinterpret_cast<const unsigned long long*>(p));
+  }
+
+  GAG_BODY float fresh(const float* p) const { return __ldcg(p); }
+  GAG_BODY double fresh(const double* p) const { return __ldcg(p); }
+
+  GAG_BODY void wait(const uint32_t* p, uint32_t value) const {
+    for (;;) {
+      uint32_t now;
+      asm volatile("ld.relaxed.gpu.global.u32 %0, [%1];" : "=r"(now) : "l"(p) : "memory");
+      if (now >= value) return;
+      __nanosleep(200);
+    }
   }
 
   GAG_BODY void fence() const { __threadfence(); }

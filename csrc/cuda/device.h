@@ -2,9 +2,11 @@
 #pragma once
 
 #include <cstdint>
+#include <cstdlib>
 
 #include "checks.h"
 #include "cuda/block.h"
+#include "cuda/guided_absgrad.h"
 #include "cuda/launch.h"
 #include "cuda/stack.h"
 
@@ -16,6 +18,13 @@ class GpuDevice {
       : scope_(scope), multiprocessors_(scope.multiprocessors()) {}
 
   int64_t multiprocessors() const { return multiprocessors_; }
+
+  // GAG_FAST_PIPELINE=0 or 1: never, or wherever it can be; for tests and comparisons.
+  Pipelining pipelining() const {
+    const char* asked = std::getenv("GAG_FAST_PIPELINE");
+    if (asked == nullptr || *asked == '\0') return Pipelining::kWhereItPays;
+    return *asked == '0' ? Pipelining::kNever : Pipelining::kAlways;
+  }
 
   void zero(void* from, int64_t bytes) {
     STD_CUDA_CHECK(cudaMemsetAsync(from, 0, static_cast<size_t>(bytes), scope_.stream()));

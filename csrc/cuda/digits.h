@@ -6,6 +6,7 @@
 #include <cstdint>
 
 #include "cuda/block.h"
+#include "cuda/stack.h"
 #include "cuda/statistics.h"
 #include "math/percentile.h"
 
@@ -38,10 +39,9 @@ struct Percents {
 
 // The wanted order statistics of one row, and how far a block knows them: in shared memory each has
 // a prefix, its key's upper bits, and its rank among the keys with that prefix.
-template <typename A>
+template <typename A, int kThreads>
 struct Digits {
   using K = Key<A>;
-  static constexpr int kThreads = 512;
 
   static constexpr int kDigitBits = 10;
   static constexpr int kBins = 1 << kDigitBits;
@@ -100,7 +100,7 @@ struct Digits {
   }
 
   // The first digit of every rank, from the row's counts, and a bit for each bin that is wanted.
-  template <typename Block>
+  template <bool kFresh, typename Block>
   GAG_BODY static void find_first(Block& block, const Percents& percents,
                                   Global<const uint32_t> histogram) {
     auto counts = block.template shared<uint32_t>(0);
@@ -109,7 +109,9 @@ struct Digits {
     auto prefixes = block.template shared<K>(kPrefixes);
     auto ranks = block.template shared<uint32_t>(kRanks);
     block.phase([&](int t) {
-      for (int i = t; i < kFirstBins; i += kThreads) counts[i] = histogram[i];
+      for (int i = t; i < kFirstBins; i += kThreads) {
+        counts[i] = read_one<kFresh>(block, histogram + i);
+      }
       if (t < kFirstBins / 32) wanted[t] = 0;
     });
     block.phase([&](int t) {

@@ -28,9 +28,11 @@ Tensor guided_absgrad(const Tensor& grads, std::vector<double> p, bool normalize
   cuda::GpuDevice device(scope);
   cuda::for_gradient_type(grads.scalar_type(), [&]<typename S>() {
     using A = cuda::Accumulator<S>;
-    const cuda::Workspace plan = cuda::plan_workspace<A>(request, true);
+    const cuda::Stack<S> stack = cuda::stack_of<S>(grads);
+    const cuda::Workspace plan =
+        cuda::plan_workspace<A>(request, true, cuda::ring_of(device, stack, request));
     Tensor memory = workspace(grads, plan.bytes);
-    cuda::guided_absgrad_on(device, cuda::stack_of<S>(grads), request, plan,
+    cuda::guided_absgrad_on(device, stack, request, plan,
                             static_cast<cuda::Memory>(memory.mutable_data_ptr()),
                             static_cast<A*>(out.mutable_data_ptr()));
   });

@@ -8,8 +8,9 @@
 //   ChannelSum  m2, abssum -> maps, their ranges                      or EachChannel:
 //   channels="keep" Normalise   maps in place
 //
-// p = 0 alone skips Selection, m2 and the counts. A `Device` offers launch(kernel, blocks),
-// zero(pointer, bytes) and multiprocessors(), all on one stream.
+// p = 0 alone skips Selection, m2 and the counts. Many images of one percent are made by one launch
+// instead: memset, Pipeline. A `Device` offers launch(kernel, blocks), zero(pointer, bytes),
+// multiprocessors() and pipelining(), all on one stream.
 #pragma once
 
 #include <algorithm>
@@ -18,6 +19,7 @@
 #include <string>
 #include <vector>
 
+#include "cuda/pipeline.h"
 #include "cuda/saliency.h"
 #include "cuda/selection.h"
 #include "cuda/stack.h"
@@ -74,6 +76,15 @@ inline void check_sizes(int64_t pixels, int64_t channels, int64_t samples) {
   }
 }
 
+// Whether one kernel makes the maps of many images (pipeline.h).
+enum class Pipelining : int { kWhereItPays, kNever, kAlways };
+
+// The images whose statistics that kernel holds at a time, and how far its stages lie apart; 0
+// slots: the kernels are launched one after another.
+struct Ring {
+  int64_t slots, lag;
+};
+
 // A part of the workspace: a byte offset (the workspace's start is a multiple of 256, as torch's
 // allocator gives) and a length; 0 where it is not needed.
 struct Part {
@@ -81,7 +92,8 @@ struct Part {
 };
 
 struct Workspace {
-  Part histogram, second, taint, found, arrived, range;
+  Ring ring;
+  Part histogram, second, taint, found, arrived, next, done, range;
   int64_t zeroed;  // the parts above lie before this offset and must be 0 at the start
   Part thresholds, candidates, m2, abssum;
   int64_t bytes;
@@ -89,7 +101,7 @@ struct Workspace {
 
 // own_statistics: m2 and abssum are to be computed, not given.
 template <typename A>
-Workspace plan_workspace(const Request& request, bool own_statistics) {
+Workspace plan_workspace(const Request& request, bool own_statistics, const Ring& ring = {}) {
   check_sizes(request.pixels, request.channels, request.count);
   const int64_t rows = request.rows();
   const int64_t launches = request.guides() ? divide_up(request.percents(), kMostPercents) : 0;
@@ -100,20 +112,24 @@ Workspace plan_workspace(const Request& request, bool own_statistics) {
     at += divide_up(part.bytes, 256) * 256;
     return part;
   };
+  const int64_t held = ring.slots > 0 ? ring.slots * request.channels : rows;
   Workspace w{};
+  w.ring = ring;
   w.histogram = take(select_long, rows * kFirstBins * 4);
-  w.second = take(counts_second_digits<A>(request),
-                  rows * request.percents_from<A>(0).ranks * Digits<A>::kBins * 4);
+  w.second = take(ring.slots == 0 && counts_second_digits<A>(request),
+                  rows * request.percents_from<A>(0).ranks * SecondDigits<A>::D::kBins * 4);
   w.taint = take(true, rows * 4);
   w.found = take(select_long, launches * rows * 4);
   w.arrived = take(select_long, launches * rows * 4);
+  w.next = take(ring.slots > 0, 4);
+  w.done = take(ring.slots > 0, request.images * kStages * 4);
   w.range =
       take(request.ranges(), request.percents() * request.images * kRangeEnds * sizeof(Key<A>));
   w.zeroed = at;
   w.thresholds = take(request.guides(), rows * request.percents() * sizeof(A));
-  w.candidates = take(select_long, rows * request.pixels * sizeof(A));
-  w.m2 = take(own_statistics && request.guides(), rows * request.pixels * sizeof(A));
-  w.abssum = take(own_statistics, rows * request.pixels * sizeof(A));
+  w.candidates = take(select_long, held * request.pixels * sizeof(A));
+  w.m2 = take(own_statistics && request.guides(), held * request.pixels * sizeof(A));
+  w.abssum = take(own_statistics, held * request.pixels * sizeof(A));
   w.bytes = at;
   return w;
 }
@@ -191,20 +207,32 @@ int64_t parts_of_row(Device& device, int64_t rows, int64_t pixels) {
                              divide_up(pixels, kSmallestPart));
 }
 
+// A Selection for the first percents.
+template <typename Kernel, typename A>
+Kernel selection_of(const Request& request, const Workspace& w, Memory workspace,
+                    Global<const A> m2, int64_t parts) {
+  Kernel kernel{};
+  kernel.m2 = m2;
+  kernel.histogram = request.long_rows() ? part_of<uint32_t>(workspace, w.histogram) : nullptr;
+  kernel.candidates = part_of<Key<A>>(workspace, w.candidates);
+  kernel.found = part_of<uint32_t>(workspace, w.found);
+  kernel.arrived = part_of<uint32_t>(workspace, w.arrived);
+  kernel.thresholds = part_of<A>(workspace, w.thresholds);
+  kernel.threshold_stride = request.percents();
+  kernel.percents = request.percents_from<A>(0);
+  kernel.pixels = static_cast<uint32_t>(request.pixels);
+  kernel.parts = static_cast<uint32_t>(parts);
+  kernel.freedom = static_cast<A>(request.count - 1);
+  return kernel;
+}
+
 template <typename A, typename Device>
 void launch_selection(Device& device, const Request& request, const Workspace& w, Memory workspace,
                       Global<const A> m2) {
   const int64_t rows = request.rows();
   const bool long_rows = request.long_rows();
   const int64_t parts = long_rows ? parts_of_row(device, rows, request.pixels) : 1;
-  Selection<A> kernel{};
-  kernel.m2 = m2;
-  kernel.histogram = long_rows ? part_of<uint32_t>(workspace, w.histogram) : nullptr;
-  kernel.candidates = part_of<Key<A>>(workspace, w.candidates);
-  kernel.threshold_stride = request.percents();
-  kernel.pixels = static_cast<uint32_t>(request.pixels);
-  kernel.parts = static_cast<uint32_t>(parts);
-  kernel.freedom = static_cast<A>(request.count - 1);
+  auto kernel = selection_of<Selection<A>, A>(request, w, workspace, m2, parts);
   for (int64_t first = 0; first < request.percents(); first += kMostPercents) {
     const int64_t counters = first / kMostPercents * rows;
     kernel.found = part_of<uint32_t>(workspace, w.found) + counters;
@@ -247,11 +275,9 @@ void launch_maps(Device& device, const Request& request, const Summaries<A>& fro
   }
 }
 
-// Everything after the statistics and their summary.
-template <typename A, typename Device>
-void make_maps(Device& device, const Request& request, const Workspace& w, Memory workspace,
-               Global<const A> m2, Global<const A> abssum, Global<A> out) {
-  if (request.guides()) launch_selection<A>(device, request, w, workspace, m2);
+template <typename A>
+Summaries<A> summaries(const Request& request, const Workspace& w, Memory workspace,
+                       Global<const A> m2, Global<const A> abssum) {
   Summaries<A> from{};
   from.m2 = request.guides() ? m2 : nullptr;
   from.abssum = abssum;
@@ -262,6 +288,15 @@ void make_maps(Device& device, const Request& request, const Workspace& w, Memor
   from.pixels = request.pixels;
   from.samples = static_cast<A>(request.count);
   from.freedom = static_cast<A>(request.count - 1);
+  return from;
+}
+
+// Everything after the statistics and their summary.
+template <typename A, typename Device>
+void make_maps(Device& device, const Request& request, const Workspace& w, Memory workspace,
+               Global<const A> m2, Global<const A> abssum, Global<A> out) {
+  if (request.guides()) launch_selection<A>(device, request, w, workspace, m2);
+  const Summaries<A> from = summaries<A>(request, w, workspace, m2, abssum);
   Global<Key<A>> ranges = request.ranges() ? part_of<Key<A>>(workspace, w.range) : nullptr;
   if (request.pixels % kWide<A> == 0 && on_16_bytes(m2) && on_16_bytes(abssum) &&
       on_16_bytes(out)) {
@@ -278,6 +313,82 @@ RowSummary row_summary(const Request& request, const Workspace& w, Memory worksp
           part_of<uint32_t>(workspace, w.taint)};
 }
 
+// ---- all stages in one kernel ------------------------------------------------------------------
+
+// A row's statistics are made by blocks of kPipelineRounds tiles: long enough to pay for clearing
+// and flushing counts, short enough that few images are under way at a time.
+inline constexpr int64_t kPipelineRounds = 4;
+
+template <typename S>
+Tiles pipeline_tiles(const Request& request) {
+  using P = Pipeline<S>;
+  const int64_t tiles =
+      divide_up(request.pixels, static_cast<int64_t>(P::kThreads) * P::MakeStatistics::kLanes);
+  const int64_t rounds = std::min(kPipelineRounds, tiles);
+  return {request.pixels, static_cast<uint32_t>(divide_up(tiles, rounds)),
+          static_cast<int>(rounds)};
+}
+
+// Blocks of the launch: as many as the device holds at a time.
+template <typename S, typename Device>
+int64_t pipeline_blocks(const Device& device) {
+  return device.multiprocessors() * Pipeline<S>::kBlocksPerMultiprocessor;
+}
+
+// The ring of a call, without slots where Pipeline cannot make its maps, or not faster: it can for
+// dense planes of long rows, float32 at most, one percent and min-max; it is faster for many images
+// whose ring fits the L2 cache beside the passing stack (model.py).
+template <typename S, typename Device>
+Ring ring_of(const Device& device, const Stack<S>& stack, const Request& request) {
+  using A = Accumulator<S>;
+  constexpr int64_t kRingBytes = 24 << 20;
+  const Pipelining choice = device.pipelining();
+  if (choice == Pipelining::kNever || sizeof(A) > 4 || request.percents() != 1 ||
+      !request.guides() || !request.ranges() || !request.long_rows() ||
+      layout_of(stack) != Layout::kPlanes) {
+    return {};
+  }
+  const int64_t items = request.channels * pipeline_tiles<S>(request).blocks;
+  const int64_t lag = divide_up(pipeline_blocks<S>(device), items) + 1;
+  const Ring ring{2 * lag + 2, lag};
+  const int64_t bytes = ring.slots * request.channels * request.pixels * 2 * sizeof(A);
+  const bool pays = request.images >= 2 * ring.slots && bytes <= kRingBytes;
+  const int64_t numbers = (request.images + Schedule::kNormaliseLags * lag) * 16 * items;
+  return (pays || choice == Pipelining::kAlways) && numbers <= INT32_MAX
+             ? Ring{std::min(ring.slots, request.images), lag}
+             : Ring{};
+}
+
+template <typename S, typename Device>
+void launch_pipeline(Device& device, const Stack<S>& stack, const Request& request,
+                     const Workspace& w, Memory workspace, Global<Accumulator<S>> out) {
+  using A = Accumulator<S>;
+  using P = Pipeline<S>;
+  constexpr int64_t kPart = 16384;  // pixels of a row that a block of Selection reads
+  const Global<A> m2 = part_of<A>(workspace, w.m2), abssum = part_of<A>(workspace, w.abssum);
+  const Global<Key<A>> ranges = part_of<Key<A>>(workspace, w.range);
+  const Tiles tiles = pipeline_tiles<S>(request);
+  const int64_t parts = divide_up(request.pixels, kPart);
+  const int64_t per_block = static_cast<int64_t>(P::kThreads) * kWide<A>;
+  const uint32_t map_blocks = static_cast<uint32_t>(divide_up(request.pixels, per_block));
+  const uint32_t map_items = (map_blocks - 1) / P::kMapTiles + 1;
+  const uint32_t channels = static_cast<uint32_t>(request.channels);
+  P kernel{};
+  kernel.schedule = {
+      static_cast<uint32_t>(request.images),
+      static_cast<uint32_t>(w.ring.lag),
+      static_cast<uint32_t>(w.ring.slots),
+      {map_items, map_items, channels * static_cast<uint32_t>(parts), channels * tiles.blocks}};
+  kernel.next = part_of<uint32_t>(workspace, w.next);
+  kernel.done = part_of<uint32_t>(workspace, w.done);
+  kernel.statistics = {stack, tiles, m2, abssum, row_summary<A>(request, w, workspace)};
+  kernel.selection = selection_of<typename P::Select, A>(request, w, workspace, m2, parts);
+  kernel.sum = {summaries<A>(request, w, workspace, m2, abssum), request.images, map_blocks, out,
+                ranges};
+  kernel.min_max = {out, ranges, request.pixels, map_blocks};
+  launch(device, kernel, pipeline_blocks<S>(device));
+}
+
 // ---- the operators -----------------------------------------------------------------------------
 
 // guided_absgrad. `out` is [k,B,HW] or, keep_channels, [k,B,C,HW].
@@ -285,6 +396,12 @@ template <typename S, typename Device>
 void guided_absgrad_on(Device& device, const Stack<S>& stack, const Request& request,
                        const Workspace& w, Memory workspace, Global<Accumulator<S>> out) {
   using A = Accumulator<S>;
+  if constexpr (sizeof(A) == 4) {
+    if (w.ring.slots > 0) {
+      device.zero(workspace, w.zeroed);
+      return launch_pipeline(device, stack, request, w, workspace, out);
+    }
+  }
   const Global<A> m2 = request.guides() ? part_of<A>(workspace, w.m2) : nullptr;
   const Global<A> abssum = part_of<A>(workspace, w.abssum);
   const RowSummary rows = row_summary<A>(request, w, workspace);

@@ -23,14 +23,16 @@ struct Summaries {
   int64_t percents, channels, pixels;
   A samples, freedom;  // n, n - 1
 
-  GAG_BODY A threshold(int64_t row, int64_t percent) const {
+  template <bool kFresh, typename Block>
+  GAG_BODY A threshold(Block& block, int64_t row, int64_t percent) const {
     if (!m2) return kNoThreshold<A>;
-    return thresholds[row * percents + percent];
+    return read_one<kFresh>(block, thresholds + (row * percents + percent));
   }
 
   // The policy for gradients that are not finite: a variance counts only where it is used.
-  GAG_BODY bool tainted(int64_t row, A threshold) const {
-    return spoils(taint[row], threshold != kNoThreshold<A>);
+  template <bool kFresh, typename Block>
+  GAG_BODY bool tainted(Block& block, int64_t row, A threshold) const {
+    return spoils(read_one<kFresh>(block, taint + row), threshold != kNoThreshold<A>);
   }
 };
 
@@ -51,7 +53,8 @@ enum RangeEnd : int { kInvertedLow = 0, kHigh = 1, kRangeEnds = 2 };
 
 // Maps [percents, images, pixels]: the channel sum in the order c = 0, 1, .. as on the CPU.
 // kTogether percents share one read of the statistics. kLanes: 16 bytes of pixels per thread, or 1.
-template <typename A, int kLanes, int kTogether>
+// kFresh: see read_one (stack.h).
+template <typename A, int kLanes, int kTogether, bool kFresh = false>
 struct ChannelSum {
   using K = Key<A>;
   static constexpr int kThreads = 256;
@@ -93,9 +96,9 @@ struct ChannelSum {
       bool tainted[kTogether] = {};
       for (int64_t c = 0; inside && c < from.channels; ++c) {
         const int64_t row = first_row + c, at = row * from.pixels + pixel;
-        const auto sums = load_lanes<true, kLanes>(from.abssum + at);
+        const auto sums = read_lanes<kFresh, kLanes>(block, from.abssum + at);
         Lanes<A, kLanes> squares{};
-        if (from.m2) squares = load_lanes<true, kLanes>(from.m2 + at);
+        if (from.m2) squares = read_lanes<kFresh, kLanes>(block, from.m2 + at);
         Lanes<A, kLanes> variances, absmeans;
         GAG_UNROLL
         for (int l = 0; l < kLanes; ++l) {
@@ -105,8 +108,8 @@ struct ChannelSum {
         GAG_UNROLL
         for (int g = 0; g < kTogether; ++g) {
           if (g >= together) break;
-          const A threshold = from.threshold(row, first + g);
-          tainted[g] |= from.tainted(row, threshold);
+          const A threshold = from.template threshold<kFresh>(block, row, first + g);
+          tainted[g] |= from.template tainted<kFresh>(block, row, threshold);
           GAG_UNROLL
           for (int l = 0; l < kLanes; ++l) {
             const A term = guided_absgrad(variances.lane[l], absmeans.lane[l], threshold);
@@ -194,8 +197,8 @@ struct EachChannel {
         variances.lane[l] = squares.lane[l] / from.freedom;
       }
       for (int64_t p = 0; p < from.percents; ++p) {
-        const A threshold = from.threshold(row, p);
-        const bool tainted = from.tainted(row, threshold);
+        const A threshold = from.template threshold<false>(block, row, p);
+        const bool tainted = from.template tainted<false>(block, row, threshold);
         Lanes<A, kLanes> values;
         GAG_UNROLL
         for (int l = 0; l < kLanes; ++l) {
@@ -210,7 +213,7 @@ struct EachChannel {
 
 // Min-max of each map, in place: (x - low) / (high - low), zeros where all values are equal.
 // Tainted maps stay NaN; a channel sum that overflowed has no min-max either.
-template <typename A, int kLanes>
+template <typename A, int kLanes, bool kFresh = false>
 struct Normalise {
   static constexpr int kThreads = 256;
   static constexpr int kBlocksPerMultiprocessor = 4;
@@ -228,12 +231,13 @@ struct Normalise {
     block.last_phase([&](int t) {
       const int64_t pixel =
           (static_cast<int64_t>(block.index() % blocks_per_map) * kThreads + t) * kLanes;
-      const Key<A> inverted_low = ranges[map * kRangeEnds + kInvertedLow];
+      const Key<A> inverted_low =
+          read_one<kFresh>(block, ranges + (map * kRangeEnds + kInvertedLow));
       if (pixel >= pixels || inverted_low == 0) return;
       const A low = from_key<A>(static_cast<Key<A>>(~inverted_low));
-      const A high = from_key<A>(ranges[map * kRangeEnds + kHigh]);
+      const A high = from_key<A>(read_one<kFresh>(block, ranges + (map * kRangeEnds + kHigh)));
       const auto at = maps + map * pixels + pixel;
-      auto values = load_lanes<true, kLanes>(at);
+      auto values = read_lanes<kFresh, kLanes>(block, at);
       GAG_UNROLL
       for (int l = 0; l < kLanes; ++l) {
         values.lane[l] = not_finite(high) ? not_a_number<A>()

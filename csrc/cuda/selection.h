@@ -29,9 +29,9 @@ inline constexpr A kNoThreshold = A(-1);
 // Counts, for each rank, the second digits of the keys of its bin.
 template <typename A>
 struct SecondDigits {
-  using D = Digits<A>;
-  static constexpr int kThreads = D::kThreads;
+  static constexpr int kThreads = 512;
   static constexpr int kBlocksPerMultiprocessor = 2;
+  using D = Digits<A, kThreads>;
   static constexpr int kSharedBytes = D::kEnd;
   static_assert(kSharedBytes <= kMostShared);
 
@@ -50,7 +50,8 @@ struct SecondDigits {
     const auto from = m2 + static_cast<int64_t>(row) * pixels;
     const Piece piece = piece_of(block.index() % parts, parts, pixels);
     auto counts = block.template shared<uint32_t>(0);
-    D::find_first(block, percents, histogram + static_cast<int64_t>(row) * kFirstBins);
+    D::template find_first<false>(block, percents,
+                                  histogram + static_cast<int64_t>(row) * kFirstBins);
     D::each_few(percents, [&](int first, int together) {
       D::count(block, first, together, D::kRestBits - D::kDigitBits, D::kDigitBits, piece.begin,
                piece.end, [&](uint32_t i) { return order_key(static_cast<A>(from[i])); });
@@ -66,11 +67,12 @@ struct SecondDigits {
   }
 };
 
-template <typename A>
+// kFresh: see read_one (stack.h).
+template <typename A, int kThreadsOfBlock = 512, bool kFresh = false>
 struct Selection {
   using K = Key<A>;
-  using D = Digits<A>;
-  static constexpr int kThreads = D::kThreads;
+  static constexpr int kThreads = kThreadsOfBlock;
+  using D = Digits<A, kThreads>;
   static constexpr int kBlocksPerMultiprocessor = 2;
   static constexpr int kInFlight = D::kInFlight;
 
@@ -95,14 +97,15 @@ struct Selection {
 
   int shared_bytes() const { return kSharedBytes; }
 
+  // `shift`: added to the places in m2 and candidates.
   template <typename Block>
-  GAG_BODY void operator()(Block& block) const {
+  GAG_BODY void operator()(Block& block, int64_t shift = 0) const {
     const uint32_t row = block.index() / parts;
-    const int64_t base = static_cast<int64_t>(row) * pixels;
+    const int64_t base = static_cast<int64_t>(row) * pixels + shift;
     auto prefixes = block.template shared<K>(D::kPrefixes);
     auto ranks = block.template shared<uint32_t>(D::kRanks);
 
-    if (!histogram) {
+    if (!kFresh && !histogram) {  // a stage of a launch has long rows
       // No barrier: finish() has one before it looks.
       block.last_phase([&](int t) {
         if (t < percents.ranks) {
@@ -118,10 +121,11 @@ struct Selection {
     block.last_phase([&](int t) {
       if (t == 0) fill[0] = 0;  // long before keep_candidates() adds to it
     });
-    D::find_first(block, percents, histogram + static_cast<int64_t>(row) * kFirstBins);
-    if (second) find_second(block, row);
-    const int rest = second ? D::kRestBits - D::kDigitBits : D::kRestBits;
-    keep_candidates(block, row, rest);
+    D::template find_first<kFresh>(block, percents,
+                                   histogram + static_cast<int64_t>(row) * kFirstBins);
+    if (knows_second()) find_second(block, row);
+    const int rest = knows_second() ? D::kRestBits - D::kDigitBits : D::kRestBits;
+    keep_candidates(block, row, base, rest);
     if (!arrive(block, arrived + row, parts, kAnswer)) return;
     const auto list = candidates + base;
     finish(block, row, block.fresh(found + row), rest,
@@ -129,6 +133,9 @@ struct Selection {
   }
 
  private:
+  // Never as a stage of a launch.
+  GAG_BODY bool knows_second() const { return !kFresh && second; }
+
   template <typename Block>
   GAG_BODY void find_second(Block& block, uint32_t row) const {
     auto counts = block.template shared<uint32_t>(0);
@@ -144,7 +151,7 @@ struct Selection {
   // Whether the upper bits of a key in a wanted bin are those of a rank.
   template <typename Prefixes>
   GAG_BODY bool has_prefix(K key, int rest, Prefixes prefixes) const {
-    if (!second) return true;
+    if (!knows_second()) return true;
     GAG_UNROLL_NEVER
     for (int g = 0; g < percents.ranks; ++g) {
       if (key >> rest == prefixes[g]) return true;
@@ -156,13 +163,13 @@ struct Selection {
   // candidates, in no particular order. They gather in shared memory first; what does not fit there
   // (many ties, many percents) goes straight to the list.
   template <typename Block>
-  GAG_BODY void keep_candidates(Block& block, uint32_t row, int rest) const {
+  GAG_BODY void keep_candidates(Block& block, uint32_t row, int64_t base, int rest) const {
     auto kept = block.template shared<K>(0);
     auto wanted = block.template shared<uint32_t>(D::kWanted);
     auto prefixes = block.template shared<K>(D::kPrefixes);
     auto fill = block.template shared<uint32_t>(kFill);
-    const auto from = m2 + static_cast<int64_t>(row) * pixels;
-    const auto list = candidates + static_cast<int64_t>(row) * pixels;
+    const auto from = m2 + base;
+    const auto list = candidates + base;
     const Piece piece = piece_of(block.index() % parts, parts, pixels);
 
     block.phase([&](int t) {
@@ -171,7 +178,7 @@ struct Selection {
         GAG_UNROLL
         for (int u = 0; u < kInFlight; ++u) {
           const uint32_t at = i + u * kThreads;
-          keys[u] = at < piece.end ? order_key(static_cast<A>(from[at])) : 0;
+          keys[u] = at < piece.end ? order_key(read_one<kFresh>(block, from + at)) : 0;
         }
         uint32_t matches = 0;
         GAG_UNROLL

@@ -111,6 +111,39 @@ GAG_BODY Lanes<Pointed<P>, kLanes> load_lanes(P from) {
   return out;
 }
 
+// What another block of the same launch may have stored, of a pointer to floating-point numbers.
+template <int kLanes, typename Block, typename P>
+GAG_BODY Lanes<Pointed<P>, kLanes> fresh_lanes(Block& block, P from) {
+  Lanes<Pointed<P>, kLanes> out;
+#if defined(__CUDACC__)
+  if constexpr (kLanes == 1) {
+    out.lane[0] = block.fresh(from);
+  } else {
+    GAG_UNROLL
+    for (int i = 0; i < static_cast<int>(sizeof out) / 16; ++i) {
+      reinterpret_cast<uint4*>(&out)[i] = __ldcg(reinterpret_cast<const uint4*>(from) + i);
+    }
+  }
+#else
+  check_alignment<kLanes>(address_of(from));
+  for (int i = 0; i < kLanes; ++i) out.lane[i] = block.fresh(from + i);
+#endif
+  return out;
+}
+
+// How a kernel reads what others left it. Launches of their own are over before it starts; stages of
+// one launch (pipeline.h) have stored it a moment ago, on another multiprocessor.
+template <bool kFresh, typename Block, typename P>
+GAG_BODY Pointed<P> read_one(Block& block, P from) {
+  if constexpr (kFresh) return block.fresh(from);
+  return from[0];
+}
+template <bool kFresh, int kLanes, typename Block, typename P>
+GAG_BODY Lanes<Pointed<P>, kLanes> read_lanes(Block& block, P from) {
+  if constexpr (kFresh) return fresh_lanes<kLanes>(block, from);
+  return load_lanes<true, kLanes>(from);
+}
+
 // `kStream`: as above, what is stored here should not push other data out.
 template <bool kStream, int kLanes, typename T>
 GAG_BODY void store_lanes(Global<T> to, const Lanes<T, kLanes>& values) {

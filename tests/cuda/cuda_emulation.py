@@ -36,6 +36,7 @@ class Options(ctypes.Structure):
         ("fault_barrier", ctypes.c_int64),
         ("fault_atomics", ctypes.c_int64),
         ("fault_arrivals", ctypes.c_int64),
+        ("pipeline", ctypes.c_int64),
     )
 
 
@@ -62,7 +63,10 @@ class Report:
 
 @dataclass(frozen=True)
 class Run:
-    """How to run: order of blocks and threads (0 up, 1 down, else shuffled), device, faults."""
+    """How to run: order of blocks and threads (0 up, 1 down, else shuffled), device, faults.
+
+    pipeline: the one kernel for many images where it pays (0), never (1), where it can be (2).
+    """
 
     order: int = 0
     multiprocessors: int = 4
@@ -70,6 +74,7 @@ class Run:
     fault_barrier: int = -1
     fault_atomics: bool = False
     fault_arrivals: bool = False
+    pipeline: int = 0
 
 
 def compile_harness(folder: Path, extra: tuple[str, ...] = (), csrc: Path = CSRC) -> Path:
@@ -173,6 +178,7 @@ class Emulation:
             run.fault_barrier,
             run.fault_atomics,
             run.fault_arrivals,
+            run.pipeline,
         )
         raw = RawReport()
         failed = function(*arguments, ctypes.byref(options), ctypes.byref(raw))

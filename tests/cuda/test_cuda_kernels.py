@@ -279,6 +279,66 @@ def test_statistics_of_long_rows_and_at_odd_addresses(emulation):
     assert_same_bits(emulation.guided_absgrad_from_stats(shifted[2], shifted[3], 7, p), expected)
 
 
+# ---- many images in one kernel -------------------------------------------------------------------
+
+NEVER, ALWAYS = 1, 2
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("order", [0, 1, 5])
+@pytest.mark.parametrize("multiprocessors", [1, 3])
+def test_a_pipeline_of_images(emulation, multiprocessors, order, dtype):
+    """Nine images, more than the ring of one multiprocessor holds; the last ones like any other."""
+    grads = stack(9, 3, 2, 96, 88, dtype=dtype, seed=order)
+    run = Run(order, multiprocessors, pipeline=ALWAYS)
+    assert_as_on_cpu(emulation, grads, [85.0], run=run)
+    assert emulation.report.launches == 1
+    assert_as_on_cpu(emulation, grads, [85.0], run=Run(order, multiprocessors, pipeline=NEVER))
+    assert emulation.report.launches == 4
+
+
+def test_a_pipeline_of_one_image_and_of_long_rows(emulation):
+    run = Run(3, 2, pipeline=ALWAYS)
+    assert_as_on_cpu(emulation, stack(1, 2, 3, 96, 88), [50.0], run=run)
+    # Several blocks select, more samples than a run of sums has, a close call of two ranks.
+    assert_as_on_cpu(emulation, stack(2, 3, 1, 224, 224), [28.0], run=run)
+    assert_as_on_cpu(emulation, stack(3, 45, 1, 96, 88), [99.0], run=run)
+    assert emulation.report.launches == 1
+
+
+def test_a_pipeline_of_ties_and_of_gradients_that_are_not_finite(emulation):
+    run = Run(4, 1, pipeline=ALWAYS)
+    grads = stack(8, 3, 2, 96, 88).sign()
+    grads[2, 1, 1, 3, 4] = float("nan")
+    grads[6] = 0
+    out = assert_as_on_cpu(emulation, grads, [85.0], run=run)
+    assert out.isnan().flatten(2).any(-1)[0].tolist() == [image == 2 for image in range(8)]
+
+
+def test_where_the_pipeline_is_taken(emulation):
+    """Many images whose ring fits the L2 cache, one percent, min-max, dense planes."""
+
+    def launches(images, p=(85.0,), view=lambda g: g, **options):
+        grads = view(stack(images, 2, 1, 96, 88))
+        emulation.guided_absgrad(grads, list(p), **options, run=Run(0, 1))
+        return emulation.report.launches
+
+    assert launches(12) == 1
+    assert launches(11) == 4  # fewer than two rings
+    assert launches(12, p=(85.0, 95.0)) == 4
+    assert launches(12, p=(0.0,)) == 3
+    assert launches(12, normalize=False) == 3
+    assert launches(12, view=lambda g: g.repeat_interleave(2, dim=-1)[..., ::2]) == 4
+    assert launches(12, view=lambda g: g.double()) == 4
+
+
+def test_a_pipeline_needs_room_for_its_ring_alone(emulation):
+    one = torch.zeros(2, 96, 88).nbytes
+    emulation.guided_absgrad(stack(40, 2, 2, 96, 88), [85.0], run=Run(0, 1))
+    assert emulation.report.launches == 1
+    assert emulation.report.workspace_bytes <= 3 * 6 * one + 40 * (2 * 8192 + 2 * 64 + 64) + 4096
+
+
 # ---- what a call costs ---------------------------------------------------------------------------
 
 

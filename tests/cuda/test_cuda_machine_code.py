@@ -5,6 +5,7 @@ csrc/README.md says of the machine code and csrc/cuda/model.py counts on.
 """
 
 import importlib.util
+import re
 import sys
 
 import pytest
@@ -25,7 +26,9 @@ OCCUPANCY = {
         "Float16": (256, 2),
         "BFloat16": (256, 2),
     },
+    "SecondDigits": {"float": (512, 2), "double": (512, 2)},
     "Selection": {"float": (512, 2), "double": (512, 2)},
+    "Pipeline": {"float": (256, 2), "Float16": (256, 2), "BFloat16": (256, 2)},
     "ChannelSum": {"float": (256, 2), "double": (256, 2)},
     "EachChannel": {"float": (256, 4), "double": (256, 4)},
     "Normalise": {"float": (256, 4), "double": (256, 4)},
@@ -70,6 +73,9 @@ def test_every_kernel_is_there(kernels):
         "ComposeItem<half>",
         "NoiseItem<float>",
         "NoiseItem<double>",
+        "Pipeline<float>",
+        "Pipeline<Float16>",
+        "Pipeline<BFloat16>",
     ):
         assert name in kernels
 
@@ -109,6 +115,28 @@ def test_statistics_spend_eight_operations_on_a_value(kernels, element, values, 
     assert loop[1] - loop[0] + 1 <= most
 
 
+@pytest.mark.parametrize(
+    ("element", "values", "most"), [("float", 16, 165), ("Float16", 32, 325), ("BFloat16", 32, 325)]
+)
+def test_statistics_lose_nothing_in_a_pipeline(kernels, element, values, most):
+    code = kernels[f"Pipeline<{element}>"]
+    loop = hot_loop(code)
+    assert code.count(r"LDG.*\.EF\.128", loop) == code.count("LDG", loop) == 4
+    assert code.count("FADD|FMUL", loop) == 8 * values
+    assert loop[1] - loop[0] + 1 <= most
+
+
+def test_what_a_pipeline_reads_back_comes_past_the_l1_cache(kernels):
+    """Its loads are of the stack, streaming, or of what other blocks stored: strong ones."""
+    for element in ("float", "Float16", "BFloat16"):
+        code = kernels[f"Pipeline<{element}>"]
+        weak = [op for op in code.instructions if re.match(r"LDG\.E(\.128)?$", op)]
+        # The settled sums of more samples than a run, which the thread itself has stored.
+        assert set(weak) == {"LDG.E.128"}
+        assert len(weak) <= 8
+        assert code.count(r"LDG\.E\.128\.STRONG") == 3  # m2 and abssum, and the map for min-max
+
+
 def test_statistics_store_sixteen_bytes(kernels):
     for element in TYPES:
         assert kernels[f"Statistics<{element},planes>"].count(r"STG.*\.128") >= 2
@@ -116,18 +144,19 @@ def test_statistics_store_sixteen_bytes(kernels):
 
 def test_selection_has_eight_loads_in_flight(kernels):
     for element in ("float", "double"):
-        code = kernels[f"Selection<{element}>"]
-        runs = code.runs("LDG", until=r"BAR|EXIT|ATOM|RED")
-        assert sum(run >= 8 for run in runs) >= 2, (code.name, runs)
+        for code in (*named(kernels, f"Selection<{element}"), kernels[f"SecondDigits<{element}>"]):
+            runs = code.runs("LDG", until=r"BAR|EXIT|ATOM|RED")
+            least = 2 if code.name.startswith("Selection") else 1
+            assert sum(run >= 8 for run in runs) >= least, (code.name, runs)
 
 
 def test_maps_are_read_and_written_in_sixteen_bytes(kernels):
     for element, lanes in (("float", 4), ("double", 2)):
         for together in (1, 8):
-            code = kernels[f"ChannelSum<{element},{lanes},{together}>"]
+            code = kernels[f"ChannelSum<{element},{lanes},{together},false>"]
             assert code.count(r"LDG.*\.128") >= 2
             assert code.count(r"STG.*\.128") >= 1
-        code = kernels[f"Normalise<{element},{lanes}>"]
+        code = kernels[f"Normalise<{element},{lanes},false>"]
         assert code.count(r"LDG.*\.128") == code.count(r"STG.*\.128") == 1
 
 
@@ -141,6 +170,23 @@ def test_compose_moves_four_neighbours_at_once(kernels, element, store):
 def test_noise_stores_sixteen_bytes(kernels):
     for element in ("float", "double"):
         assert kernels[f"NoiseItem<{element}>"].count(r"STG.*\.128") >= 4
+
+
+@pytest.mark.parametrize(("element", "most"), [("float", 225), ("double", 235)])
+def test_four_normals_take_few_instructions(kernels, element, most):
+    """The loop of a thread over samples, for planes: Philox, two pairs of Box-Muller, one store."""
+    code = kernels[f"NoiseItem<{element}>"]
+    stores = 1 if element == "float" else 2
+    planar = [
+        loop
+        for loop in code.inner_loops()
+        if code.count(r"STG.*\.128", loop) == stores and code.count("MUFU.RSQ", loop) == 2
+    ]
+    assert len(planar) == 1
+    (loop,) = planar
+    assert loop[1] - loop[0] + 1 <= most
+    assert code.count("CALL", loop) == 0
+    assert 18 <= code.count("IMAD.WIDE", loop) <= 22  # ten rounds of two products
 
 
 @pytest.fixture(scope="module")

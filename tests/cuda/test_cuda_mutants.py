@@ -49,7 +49,7 @@ MUTANTS = {
         "last_phase([&](int t) {\n      if (t > 0) return;\n      const uint32_t count = fill[0]",
     ),
     "the number of candidates is loaded plainly": Mutant(
-        "selection.h", "block.fresh(found + row), kRestBits", "found[row], kRestBits"
+        "selection.h", "block.fresh(found + row), rest,", "found[row], rest,"
     ),
     "candidates are loaded plainly": Mutant(
         "selection.h", "return block.fresh(list + i);", "return static_cast<K>(list[i]);"
@@ -71,22 +71,22 @@ MUTANTS = {
         "if (high > range[kHigh]) range[kHigh] = high;",
     ),
     "a part of a row is one pixel too long": Mutant(
-        "selection.h",
-        "begin + length < pixels ? begin + length : pixels;",
-        "begin + length + 1 < pixels ? begin + length + 1 : pixels;",
+        "digits.h",
+        "begin + length < pixels ? begin + length : pixels}",
+        "begin + length + 1 < pixels ? begin + length + 1 : pixels}",
     ),
     "a part of a row is one pixel too short": Mutant(
-        "selection.h", "(pixels - 1) / parts + 1;", "(pixels - 1) / parts;"
+        "digits.h", "(pixels - 1) / parts + 1;", "(pixels - 1) / parts;"
     ),
     "candidates of a row begin one too early": Mutant(
         "selection.h",
-        "const auto list = candidates + static_cast<int64_t>(row) * pixels;",
-        "const auto list = candidates + (static_cast<int64_t>(row) * pixels - 1);",
+        "const auto list = candidates + base;\n    const Piece",
+        "const auto list = candidates + (base - 1);\n    const Piece",
     ),
     "rows of candidates overlap": Mutant(
         "selection.h",
-        "const auto list = candidates + base;",
-        "const auto list = candidates + static_cast<int64_t>(row) * (pixels - 1);",
+        "const auto list = candidates + base;\n    finish",
+        "const auto list = candidates + static_cast<int64_t>(row) * (pixels - 1);\n    finish",
     ),
     "thresholds have another stride": Mutant(
         "selection.h", "thresholds[row * threshold_stride + t]", "thresholds[row + t]"
@@ -96,8 +96,8 @@ MUTANTS = {
     ),
     "the list of candidates is one short": Mutant(
         "guided_absgrad.h",
-        "take(select_long, rows * request.pixels * sizeof(A));",
-        "take(select_long, rows * request.pixels * sizeof(A) - 4 * sizeof(A));",
+        "take(select_long, held * request.pixels * sizeof(A));",
+        "take(select_long, held * request.pixels * sizeof(A) - 4 * sizeof(A));",
     ),
     "counters of arrivals are not cleared": Mutant(
         "guided_absgrad.h",
@@ -108,6 +108,60 @@ MUTANTS = {
         "saliency.h",
         "total[g].lane[l] = c == 0 ? term",
         "total[g].lane[l] = c == 0 || l == 3 ? term",
+    ),
+    "second digits are added without atomics": Mutant(
+        "selection.h",
+        "if (count) block.atomic_add(to + i, count);",
+        "if (count) to[i] = to[i] + count;",
+    ),
+    "second digits of a row lie where another's do": Mutant(
+        "selection.h",
+        "const auto to = second + (static_cast<int64_t>(row) * percents.ranks + first) * D::kBins;",
+        "const auto to = second + (static_cast<int64_t>(row) + first) * D::kBins;",
+    ),
+    "the fence before an item is done is gone": Mutant(
+        "pipeline.h",
+        "        block.fence();\n        block.atomic_add(done",
+        "        block.atomic_add(done",
+    ),
+    "the barrier before an item is done is gone": Mutant(
+        "pipeline.h", "      block.phase([&](int) {});\n", ""
+    ),
+    "the fence after waiting is gone": Mutant(
+        "pipeline.h", "      block.fence();\n      return number;", "      return number;"
+    ),
+    "a slot of the ring is used again at once": Mutant(
+        "pipeline.h",
+        "} else if (work.image >= schedule.slots) {",
+        "} else if (number >= schedule.end()) {",
+    ),
+    "selection waits for nothing": Mutant(
+        "pipeline.h",
+        "if (work.stage != kStatistics) {",
+        "if (work.stage != kStatistics && work.stage != kSelection) {",
+    ),
+    "a stage is over with its last but one item": Mutant(
+        "pipeline.h", "schedule.items[stage]);", "schedule.items[stage] - 1);"
+    ),
+    "items are taken without an atomic": Mutant(
+        "pipeline.h",
+        "const uint32_t number = block.atomic_add(next, 1u);",
+        "const uint32_t number = next[0];\n      next[0] = number + 1;",
+    ),
+    "the channel sum reads statistics through the L1 cache": Mutant(
+        "pipeline.h", "ChannelSum<A, kWide<A>, 1, true>", "ChannelSum<A, kWide<A>, 1, false>"
+    ),
+    "selection reads statistics through the L1 cache": Mutant(
+        "pipeline.h", "Selection<A, kThreads, true>", "Selection<A, kThreads, false>"
+    ),
+    "min-max reads maps through the L1 cache": Mutant(
+        "pipeline.h", "Normalise<A, kWide<A>, true>", "Normalise<A, kWide<A>, false>"
+    ),
+    "statistics of an image lie in another's slot": Mutant(
+        "pipeline.h", "work.image % schedule.slots;", "work.image % (schedule.slots - 1);"
+    ),
+    "a ring so small that blocks wait for each other": Mutant(
+        "guided_absgrad.h", "const Ring ring{2 * lag + 2, lag};", "const Ring ring{lag, lag};"
     ),
 }
 # One of each kind in every run of the tests, the others with -m slow: each is a compilation.
@@ -122,6 +176,11 @@ QUICK = (
     "rows of candidates overlap",
     "one candidate more is kept than there is room",
     "counters of arrivals are not cleared",
+    "second digits are added without atomics",
+    "the fence before an item is done is gone",
+    "a slot of the ring is used again at once",
+    "the channel sum reads statistics through the L1 cache",
+    "a ring so small that blocks wait for each other",
 )
 REPLACED = {
     "counters of arrivals are not cleared": (
@@ -165,25 +224,34 @@ def others(tmp_path_factory):
     return compiled([name for name in MUTANTS if name not in QUICK], tmp_path_factory)
 
 
+MANY = [5.0 + 10 * i for i in range(10)]
+
+
 def calls():
-    """Stacks and runs that reach every part of the kernels: spread values, and many ties."""
+    """Stacks, percents and runs that reach every part of the kernels: spread values, many ties,
+    many percents, and many images in one kernel.
+    """
     generator = torch.Generator().manual_seed(1)
     spread = torch.randn(2, 3, 2, 130, 128, generator=generator)
     spread[:, 0, :, -1, -1] = 9  # the largest variance of each row is its last
     ties = torch.randn(2, 3, 2, 130, 128, generator=generator).sign()
-    yield spread, Run(3, 64)
-    yield ties, Run(4, 64)
-    yield spread, Run(0, 64)
-    yield ties, Run(0, 1)  # one block to a row: more candidates than it has room for
+    yield spread, PERCENTS, Run(3, 64)
+    yield ties, PERCENTS, Run(4, 64)
+    yield spread, PERCENTS, Run(0, 64)
+    yield ties, PERCENTS, Run(0, 1)  # one block to a row: more candidates than it has room for
+    yield spread, MANY, Run(3, 64)
+    images = torch.randn(9, 3, 2, 96, 88, generator=generator)
+    for order in (0, 5, 6):
+        yield images, [85.0], Run(order, 1, pipeline=2)
 
 
 def findings(library):
     """What the calls report, until the first finding."""
     emulation = Emulation(library)
-    for grads, run in calls():
-        expected = torch.ops.gag_fast.guided_absgrad(grads, PERCENTS, True, False)
+    for grads, percents, run in calls():
+        expected = torch.ops.gag_fast.guided_absgrad(grads, percents, True, False)
         try:
-            got = emulation.guided_absgrad(grads, PERCENTS, run=run)
+            got = emulation.guided_absgrad(grads, percents, run=run)
         except (AssertionError, RuntimeError) as error:
             return str(error)
         if not torch.equal(got, expected):

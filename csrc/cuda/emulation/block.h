@@ -85,6 +85,7 @@ struct Launch {
   std::unordered_map<uintptr_t, Clock> released;  // by the atomics on each word
   std::mt19937_64 random;
   bool shuffled = false;
+  int64_t idle = 0;  // looks at counters since a block last did something else
 
   void race(const char* kind) { ++races[kind]; }
 };
@@ -260,13 +261,24 @@ class EmulatedBlock {
     return value;
   }
 
+  // Each look at the counter is an atomic that changes nothing. Blocks that all only look, for long,
+  // wait for each other.
+  void wait(const Global<uint32_t>& counter, uint32_t value) {
+    while (update(counter, [](uint32_t old) { return old; }) < value) {
+      if (++launch_.idle > kMostIdle) throw std::logic_error("blocks wait for each other");
+      fiber_->yield();
+    }
+    launch_.idle = 0;
+  }
+
   // Publishes what the block stored before its last barrier, and the thread before the fence; and
   // takes note of what the atomics that the thread did have found published.
   void fence() {
     drain([&](const Stored& s) { return s.epoch < epoch_ || s.thread == thread_; });
     if (!launch_.faults.arrivals) {
-      released_ = epoch_ - 1;
       join(clock_, seen_);
+      released_ = clock_;
+      released_[index_] = epoch_ - 1;
     }
     give_way();
   }
@@ -394,7 +406,7 @@ class EmulatedBlock {
     std::memcpy(pointer.raw(), &next, sizeof next);
     const auto released = launch_.released.find(at);
     if (released != launch_.released.end()) join(seen_, released->second);
-    if (released_ >= 0) join(launch_.released[at], {{index_, released_}});
+    if (!released_.empty()) join(launch_.released[at], released_);
     sometimes_give_way();
     return old;
   }
@@ -434,12 +446,16 @@ class EmulatedBlock {
   void shuffle() {
     if (launch_.shuffled) std::shuffle(order_.begin(), order_.end(), launch_.random);
   }
-  void give_way() { fiber_->yield(); }
+  void give_way() {
+    launch_.idle = 0;
+    fiber_->yield();
+  }
   void sometimes_give_way() {
-    if (launch_.shuffled && launch_.random() % 8 == 0) give_way();
+    if (launch_.shuffled && launch_.random() % 8 == 0) fiber_->yield();
   }
 
   static constexpr int kGuard = 64;
+  static constexpr int64_t kMostIdle = 10000;
 
   Launch& launch_;
   uint32_t index_;
@@ -453,9 +469,9 @@ class EmulatedBlock {
   int thread_ = Access::kSeveral;
   int64_t epoch_ = 0;
   int64_t barriers_ = 0;
-  int64_t released_ = -1;  // the last epoch that a fence has published
-  Clock clock_;            // what happened before
-  Clock seen_;             // what will have, after a fence
+  Clock released_;  // what the last fence has published: this block's epochs, and others' before
+  Clock clock_;     // what happened before
+  Clock seen_;      // what will have, after a fence
 };
 
 namespace emulation {

@@ -24,6 +24,7 @@ struct Options {
   int64_t fault_launch;     // the launch that the faults below go to
   int64_t fault_barrier;    // leave out this barrier of each of its blocks; -1: none
   int64_t fault_atomics, fault_arrivals;
+  int64_t pipeline;  // a Pipelining
 };
 
 struct Report {
@@ -40,6 +41,7 @@ class EmulatedDevice {
   EmulatedDevice(const Options& options, Report& report) : options_(options), report_(report) {}
 
   int64_t multiprocessors() const { return options_.multiprocessors; }
+  Pipelining pipelining() const { return static_cast<Pipelining>(options_.pipeline); }
 
   void zero(emulation::Region* memory, int64_t bytes) {
     std::memset(reinterpret_cast<void*>(memory->begin), 0, static_cast<size_t>(bytes));
@@ -190,12 +192,13 @@ int emulate_guided_absgrad(int dtype, const void* data, const int64_t* size, con
     using A = Accumulator<S>;
     const Request request{size[0],    size[2],        size[3] * size[4], size[1],
                           {p, p + k}, normalize != 0, keep_channels != 0};
-    const Workspace plan = plan_workspace<A>(request, true);
+    EmulatedDevice device(*options, *report);
+    const Stack<S> stack = stack_of<S>(data, size, stride);
+    const Workspace plan = plan_workspace<A>(request, true, ring_of(device, stack, request));
     report->workspace_bytes = plan.bytes;
     Allocation memory(plan.bytes);
     Tensors tensors;
-    EmulatedDevice device(*options, *report);
-    guided_absgrad_on(device, stack_of<S>(data, size, stride), request, plan, memory.region(),
+    guided_absgrad_on(device, stack, request, plan, memory.region(),
                       tensors.template operator()<A>(out, maps_in(request)));
   });
 }
