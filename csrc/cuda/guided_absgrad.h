@@ -17,6 +17,7 @@
 #include <cstdint>
 #include <stdexcept>
 #include <string>
+#include <type_traits>
 #include <vector>
 
 #include "cuda/pipeline.h"
@@ -319,9 +320,8 @@ RowSummary row_summary(const Request& request, const Workspace& w, Memory worksp
 // and flushing counts, short enough that few images are under way at a time.
 inline constexpr int64_t kPipelineRounds = 4;
 
-template <typename S>
-Tiles pipeline_tiles(const Request& request) {
-  using P = Pipeline<S>;
+inline Tiles pipeline_tiles(const Request& request) {
+  using P = Pipeline;
   const int64_t tiles =
       divide_up(request.pixels, static_cast<int64_t>(P::kThreads) * P::MakeStatistics::kLanes);
   const int64_t rounds = std::min(kPipelineRounds, tiles);
@@ -330,26 +330,26 @@ Tiles pipeline_tiles(const Request& request) {
 }
 
 // Blocks of the launch: as many as the device holds at a time.
-template <typename S, typename Device>
+template <typename Device>
 int64_t pipeline_blocks(const Device& device) {
-  return device.multiprocessors() * Pipeline<S>::kBlocksPerMultiprocessor;
+  return device.multiprocessors() * Pipeline::kBlocksPerMultiprocessor;
 }
 
 // The ring of a call, without slots where Pipeline cannot make its maps, or not faster: it can for
-// dense planes of long rows, float32 at most, one percent and min-max; it is faster for many images
-// whose ring fits the L2 cache beside the passing stack (model.py).
+// dense float32 planes of long rows, one percent and min-max; it is faster for many images whose ring
+// fits the L2 cache beside the passing stack (model.py).
 template <typename S, typename Device>
 Ring ring_of(const Device& device, const Stack<S>& stack, const Request& request) {
   using A = Accumulator<S>;
   constexpr int64_t kRingBytes = 24 << 20;
   const Pipelining choice = device.pipelining();
-  if (choice == Pipelining::kNever || sizeof(A) > 4 || request.percents() != 1 ||
+  if (choice == Pipelining::kNever || !std::is_same_v<S, float> || request.percents() != 1 ||
       !request.guides() || !request.ranges() || !request.long_rows() ||
       layout_of(stack) != Layout::kPlanes) {
     return {};
   }
-  const int64_t items = request.channels * pipeline_tiles<S>(request).blocks;
-  const int64_t lag = divide_up(pipeline_blocks<S>(device), items) + 1;
+  const int64_t items = request.channels * pipeline_tiles(request).blocks;
+  const int64_t lag = divide_up(pipeline_blocks(device), items) + 1;
   const Ring ring{2 * lag + 2, lag};
   const int64_t bytes = ring.slots * request.channels * request.pixels * 2 * sizeof(A);
   const bool pays = request.images >= 2 * ring.slots && bytes <= kRingBytes;
@@ -359,15 +359,15 @@ Ring ring_of(const Device& device, const Stack<S>& stack, const Request& request
              : Ring{};
 }
 
-template <typename S, typename Device>
-void launch_pipeline(Device& device, const Stack<S>& stack, const Request& request,
-                     const Workspace& w, Memory workspace, Global<Accumulator<S>> out) {
-  using A = Accumulator<S>;
-  using P = Pipeline<S>;
+template <typename Device>
+void launch_pipeline(Device& device, const Stack<float>& stack, const Request& request,
+                     const Workspace& w, Memory workspace, Global<float> out) {
+  using A = float;
+  using P = Pipeline;
   constexpr int64_t kPart = 16384;  // pixels of a row that a block of Selection reads
   const Global<A> m2 = part_of<A>(workspace, w.m2), abssum = part_of<A>(workspace, w.abssum);
   const Global<Key<A>> ranges = part_of<Key<A>>(workspace, w.range);
-  const Tiles tiles = pipeline_tiles<S>(request);
+  const Tiles tiles = pipeline_tiles(request);
   const int64_t parts = divide_up(request.pixels, kPart);
   const int64_t per_block = static_cast<int64_t>(P::kThreads) * kWide<A>;
   const uint32_t map_blocks = static_cast<uint32_t>(divide_up(request.pixels, per_block));
@@ -386,7 +386,7 @@ void launch_pipeline(Device& device, const Stack<S>& stack, const Request& reque
   kernel.sum = {summaries<A>(request, w, workspace, m2, abssum), request.images, map_blocks, out,
                 ranges};
   kernel.min_max = {out, ranges, request.pixels, map_blocks};
-  launch(device, kernel, pipeline_blocks<S>(device));
+  launch(device, kernel, pipeline_blocks(device));
 }
 
 // ---- the operators -----------------------------------------------------------------------------
@@ -396,7 +396,7 @@ template <typename S, typename Device>
 void guided_absgrad_on(Device& device, const Stack<S>& stack, const Request& request,
                        const Workspace& w, Memory workspace, Global<Accumulator<S>> out) {
   using A = Accumulator<S>;
-  if constexpr (sizeof(A) == 4) {
+  if constexpr (std::is_same_v<S, float>) {
     if (w.ring.slots > 0) {
       device.zero(workspace, w.zeroed);
       return launch_pipeline(device, stack, request, w, workspace, out);

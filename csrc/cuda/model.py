@@ -227,20 +227,71 @@ def call_seconds(case: Case, device: Device) -> float:
     return sum(k.seconds(device) + device.gap_s for k in kernels(case, device)) + device.gap_s
 
 
-def one_kernel_seconds(case: Case, device: Device) -> float:
-    """What one persistent kernel could reach, image by image, statistics in L2 (not written).
+@dataclass(frozen=True)
+class Pipeline:
+    """The one kernel of pipeline.h: its ring, and what bounds it; seconds of a batch.
 
-    The stack and the maps are all that memory sees; selecting and blending overlap with reading but
-    for the last images', and take their share of the instruction slots.
+    memory: the stack and the maps; statistics stay in L2. issue: instructions. slots: the time that
+    its items take of the blocks on the device, each at the pace of its own loads in flight. tail:
+    from the last reading to the end.
     """
+
+    lag: int
+    ring_slots: int
+    ring_bytes: float
+    memory: float
+    issue: float
+    slots: float
+    tail: float
+
+    @property
+    def seconds(self) -> float:
+        """Of a call: a memset and the kernel."""
+        return max(self.memory, self.issue, self.slots) + self.tail
+
+
+def pipeline(case: Case, device: Device) -> Pipeline:
+    """Grids and ring as in ring_of and launch_pipeline (guided_absgrad.h)."""
+    blocks, rounds, map_tiles, part = 2 * device.multiprocessors, 4, 4, 16384
+    tiles = math.ceil(case.pixels / (256 * 16 // case.element))
+    reads = case.channels * math.ceil(tiles / min(rounds, tiles))
+    lag = math.ceil(blocks / reads) + 1
+    slots = 2 * lag + 2
+    # To be taken, to look whether it may start, to be told of: three round trips and two fences.
+    item = 3 * device.l2_delay_s + 2 * device.memory_delay_s
+    # Eight loads of a thread at a time, then clearing and flushing of counts once an item.
+    read_s = case.channels * tiles * math.ceil(case.samples / 8) * device.memory_delay_s
+    read_s += reads * (item + 1e-6)
+    map_blocks = math.ceil(case.pixels / 1024)
+    map_items = math.ceil(map_blocks / map_tiles)
+    sum_s = map_blocks * (case.channels * device.l2_delay_s + 1e-6) + map_items * item
+    min_max_s = map_blocks * (device.l2_delay_s + 0.2e-6) + map_items * item
+    parts = math.ceil(case.pixels / part)
+    walk = case.pixels / parts / (256 * 8) * device.l2_delay_s
+    select_s = case.channels * (parts * (walk + 1.5e-6 + item) + 3e-6)
     stack = case.rows * case.pixels * case.samples * case.element
-    maps = case.batch * case.percents * case.pixels * 4
-    memory = (stack + maps) / device.bytes_per_s
-    rate = device.issued(device.multiprocessors)
-    issue = sum(kernel.instructions for kernel in kernels(case, device)) / rate
-    last = replace(case, batch=min(case.batch, 8))
-    tail = sum(kernel.seconds(device) for kernel in kernels(last, device)[1:])
-    return max(memory, issue) + tail + 2 * device.gap_s
+    maps = case.batch * case.pixels * 4
+    launches = {k.name: k for k in kernels(case, device)}
+    instructions = sum(k.instructions for k in launches.values())
+    instructions += case.rows * (parts - 1) * 8 * 800
+    # The last items of reading end one by one; then the stages of the last image follow.
+    last = 0.5 * read_s / reads + walk + 6 * item + 6e-6 + map_tiles * 2e-6
+    return Pipeline(
+        lag,
+        slots,
+        slots * case.channels * case.pixels * 8,
+        (stack + maps) / device.bytes_per_s,
+        instructions / device.issued(device.multiprocessors),
+        case.batch * (read_s + sum_s + min_max_s + select_s) / blocks,
+        last + 2 * device.gap_s + 2 * device.memory_delay_s,
+    )
+
+
+def takes_pipeline(case: Case, device: Device) -> bool:
+    """The rule of ring_of (guided_absgrad.h)."""
+    able = case.percents == 1 and case.pixels > 8192 and case.element == 4
+    ring = pipeline(case, device)
+    return able and case.batch >= 2 * ring.ring_slots and ring.ring_bytes <= 24 << 20
 
 
 CASES = (
@@ -259,24 +310,33 @@ NAMES = ("Statistics", "SecondDigits", "Selection", "ChannelSum", "Normalise")
 
 
 def report(device: Device, cases: tuple[Case, ...], measured: dict[str, float]) -> str:
-    """A table of microseconds: kernel by kernel, in all, and the share of the copy's speed."""
+    """A table of microseconds: kernel by kernel, all launches, the one kernel (* where it is taken).
+
+    The share is that of the copy's speed, of what is taken.
+    """
     lines = [
         f"{device.name}: modelled, not measured; microseconds",
-        f"{'case':<26}{'Stat':>8}{'Second':>8}{'Select':>8}{'Sum':>8}{'Norm':>8}{'call':>9}{'of copy':>9}"
-        f"{'one kernel':>12}{'measured':>10}",
+        f"{'case':<26}{'Stat':>8}{'Second':>8}{'Select':>8}{'Sum':>8}{'Norm':>8}{'launches':>9}"
+        f"{'one kernel':>12}{'of copy':>9}{'measured':>10}",
     ]
     for case in cases:
         took = {k.name: k.seconds(device) * 1e6 for k in kernels(case, device)}
         each = [took.get(name, 0.0) for name in NAMES]
         call = call_seconds(case, device) * 1e6
         stack = case.rows * case.pixels * case.samples * case.element
-        share = stack / device.bytes_per_s * 1e6 / call
+        ring = pipeline(case, device)
+        takes = takes_pipeline(case, device)
+        able = case.percents == 1 and case.element == 4
+        one = f"{ring.seconds * 1e6:.1f}" if able else "-"
+        best = ring.seconds * 1e6 if takes else call
+        share = stack / device.bytes_per_s * 1e6 / best
         known = measured.get(case.name)
         lines.append(
             f"{case.name:<26}"
             + "".join(f"{us:8.1f}" for us in each)
-            + f"{call:9.1f}{share:9.0%}{one_kernel_seconds(case, device) * 1e6:12.1f}"
-            + (f"{'-':>10}" if known is None else f"{known:10.1f} ({known / call:.2f} x)")
+            + f"{call:9.1f}{one:>12}"
+            + f"{' *' if takes else '':<2}{share:7.0%}"
+            + (f"{'-':>10}" if known is None else f"{known:10.1f} ({known / best:.2f} x)")
         )
     return "\n".join(lines)
 

@@ -112,26 +112,29 @@ GAG_BODY Work work_of(const Schedule& s, uint32_t number) {
   return {stage, step - behind, item, step >= behind && step - behind < s.images};
 }
 
-template <typename S>
+constexpr int larger(int a, int b) { return a > b ? a : b; }
+
+// Of a float32 stack.
 struct Pipeline {
-  using A = Accumulator<S>;
-  using MakeStatistics = Statistics<S, Layout::kPlanes>;
+  using A = float;
+  using MakeStatistics = Statistics<float, Layout::kPlanes>;
   static constexpr int kThreads = MakeStatistics::kThreads;
-  // Three would leave 80 registers, with which the compiler keeps two loads in flight, not four.
+  // Three blocks would leave 80 registers, with which the compiler keeps two loads in flight; two
+  // blocks have room for eight, and time for what an item costs beside reading.
   static constexpr int kBlocksPerMultiprocessor = 2;
+  static constexpr int kLoads = 8;
   using Select = Selection<A, kThreads, true>;
   using Sum = ChannelSum<A, kWide<A>, 1, true>;
   using MinMax = Normalise<A, kWide<A>, true>;
   static_assert(Sum::kThreads == kThreads && MinMax::kThreads == kThreads);
 
-  static constexpr int most(int a, int b) { return a > b ? a : b; }
   static constexpr int kTaken =
-      most(most(Select::kSharedBytes, Sum::kSharedBytes), MakeStatistics::kMostBytes);
+      larger(larger(Select::kSharedBytes, Sum::kSharedBytes), MakeStatistics::kMostBytes);
   static constexpr int kSharedBytes = kTaken + 4;
   static_assert(kTaken % 4 == 0 && kSharedBytes <= kMostShared);
 
   // An item costs some 3 us whatever it does: to be taken, to wait, to be told of.
-  static constexpr uint32_t kMapTiles = 8;
+  static constexpr uint32_t kMapTiles = 4;
 
   Schedule schedule;
   Global<uint32_t> next;  // the number of the next item, 0 at launch
@@ -200,7 +203,7 @@ struct Pipeline {
         kernel.m2 = kernel.m2 + shift;
         kernel.abssum = kernel.abssum + shift;
         ItemBlock<Block> item(block, work.image * schedule.items[kStatistics] + work.item);
-        return kernel(item);
+        return kernel.template operator()<ItemBlock<Block>, kLoads>(item);
       }
       case kSelection: {
         ItemBlock<Block> item(block, work.image * schedule.items[kSelection] + work.item);

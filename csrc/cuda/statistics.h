@@ -101,8 +101,8 @@ struct Inverses {
   }
 };
 
-// kInFlight loads are issued before the first is used: 256 threads x 4 x 16 bytes, several blocks
-// deep, hide the memory's delay.
+// kMany loads are issued before the first is used: 256 threads x 4 x 16 bytes, several blocks deep,
+// hide the memory's delay.
 inline constexpr int kInFlight = 4;
 
 // Loads sample `first` and up to kMany - 1 after it, as far as they exist, and hands each one to
@@ -121,10 +121,10 @@ GAG_BODY void each_of_few(const S* from, int64_t stride, int count, Body body) {
 }
 
 // Starts the moments of kLanes neighbours with the first samples; returns how many it took.
-template <typename S, int kLanes, typename Table>
+template <typename S, int kLanes, int kMany, typename Table>
 GAG_BODY int start_samples(Moments<Accumulator<S>> (&state)[kLanes], const S* stack, int64_t stride,
                            int samples, const Inverses<Accumulator<S>, Table>& inverses) {
-  each_of_few<S, kLanes, kInFlight>(stack, stride, samples, [&](int u, const Lanes<S, kLanes>& g) {
+  each_of_few<S, kLanes, kMany>(stack, stride, samples, [&](int u, const Lanes<S, kLanes>& g) {
     GAG_UNROLL
     for (int l = 0; l < kLanes; ++l) {
       if (u == 0) {
@@ -134,11 +134,11 @@ GAG_BODY int start_samples(Moments<Accumulator<S>> (&state)[kLanes], const S* st
       }
     }
   });
-  return samples < kInFlight ? samples : kInFlight;
+  return samples < kMany ? samples : kMany;
 }
 
 // Folds samples [first, last).
-template <typename S, int kLanes, typename Table>
+template <typename S, int kLanes, int kMany, typename Table>
 GAG_BODY void fold_samples(Moments<Accumulator<S>> (&state)[kLanes], const S* stack, int64_t stride,
                            int first, int last, const Inverses<Accumulator<S>, Table>& inverses) {
   using A = Accumulator<S>;
@@ -149,14 +149,14 @@ GAG_BODY void fold_samples(Moments<Accumulator<S>> (&state)[kLanes], const S* st
   const int tabled = last < kInverses ? last : kInverses;
   const S* from = stack + first * stride;
   int i = first;
-  for (; i + kInFlight <= tabled; i += kInFlight, from += kInFlight * stride) {
-    Lanes<S, kLanes> g[kInFlight];
+  for (; i + kMany <= tabled; i += kMany, from += kMany * stride) {
+    Lanes<S, kLanes> g[kMany];
     GAG_UNROLL
-    for (int u = 0; u < kInFlight; ++u) g[u] = load_lanes<true, kLanes>(from + u * stride);
+    for (int u = 0; u < kMany; ++u) g[u] = load_lanes<true, kLanes>(from + u * stride);
     GAG_UNROLL
-    for (int u = 0; u < kInFlight; ++u) fold(g[u], inverses.table[i + u]);
+    for (int u = 0; u < kMany; ++u) fold(g[u], inverses.table[i + u]);
   }
-  each_of_few<S, kLanes, kInFlight - 1>(
+  each_of_few<S, kLanes, kMany - 1>(
       from, stride, tabled - i,
       [&](int u, const Lanes<S, kLanes>& g) { fold(g, inverses.table[i + u]); });
   // Rare: more samples than the table has. One at a time, so that it costs few registers.
@@ -168,7 +168,7 @@ GAG_BODY void fold_samples(Moments<Accumulator<S>> (&state)[kLanes], const S* st
 
 // Folds samples [first, samples) into a state that holds `count` + first, and calls settle_sums(i)
 // before each sample i at which the sums settle (math/welford.h).
-template <typename S, int kLanes, typename Table, typename Settle>
+template <typename S, int kLanes, int kMany, typename Table, typename Settle>
 GAG_BODY void fold_runs(Moments<Accumulator<S>> (&state)[kLanes], const S* stack, int64_t stride,
                         int first, int samples, const Inverses<Accumulator<S>, Table>& inverses,
                         Settle settle_sums) {
@@ -178,7 +178,8 @@ GAG_BODY void fold_runs(Moments<Accumulator<S>> (&state)[kLanes], const S* stack
   GAG_UNROLL_NEVER
   for (int i = first; i < samples; i = until, until += kRun) {
     if (i > first) settle_sums(i);
-    fold_samples<S, kLanes>(state, stack, stride, i, until < samples ? until : samples, inverses);
+    fold_samples<S, kLanes, kMany>(state, stack, stride, i, until < samples ? until : samples,
+                                   inverses);
   }
 }
 
@@ -282,7 +283,7 @@ struct Statistics {
            rows_per_block() * 4 * (rows.histogram ? kFirstBins + 1 : 1);
   }
 
-  template <typename Block>
+  template <typename Block, int kMany = kInFlight>
   GAG_BODY void operator()(Block& block) const {
     const int channels = static_cast<int>(stack.channels);
     const int samples = static_cast<int>(stack.samples);
@@ -302,7 +303,7 @@ struct Statistics {
         const S* from = first_sample_of<kLayout>(stack, group, element);
         Moments<A> state[kLanes];
         const int taken =
-            start_samples<S, kLanes>(state, from, stack.sample_stride, samples, inverses);
+            start_samples<S, kLanes, kMany>(state, from, stack.sample_stride, samples, inverses);
         // The settled sums wait where the results will be: a register each would cost occupancy.
         const auto settled_part = [&](Global<A> map, bool settled) {
           if (!settled || !map) return Lanes<A, kLanes>{};
@@ -315,11 +316,11 @@ struct Statistics {
           for (int l = 0; l < kLanes; ++l) settle(values.lane[l], state[l].*sum);
           scatter<kLayout>(map, channels, pixels, group, element, values);
         };
-        fold_runs<S, kLanes>(state, from, stack.sample_stride, taken, samples, inverses,
-                             [&](int i) {
-                               settle_into(m2, &Moments<A>::m2, i > kRun);
-                               settle_into(abssum, &Moments<A>::abssum, i > kRun);
-                             });
+        fold_runs<S, kLanes, kMany>(state, from, stack.sample_stride, taken, samples, inverses,
+                                    [&](int i) {
+                                      settle_into(m2, &Moments<A>::m2, i > kRun);
+                                      settle_into(abssum, &Moments<A>::abssum, i > kRun);
+                                    });
         // A sum that nothing has settled yet is +0 + itself.
         Lanes<A, kLanes> squares = settled_part(m2, samples > kRun);
         Lanes<A, kLanes> magnitudes = settled_part(abssum, samples > kRun);
@@ -404,7 +405,8 @@ struct Fold {
         };
         int taken = 0;
         if (count == 0) {
-          taken = start_samples<S, kLanes>(state, from, stack.sample_stride, samples, inverses);
+          taken = start_samples<S, kLanes, kInFlight>(state, from, stack.sample_stride, samples,
+                                                      inverses);
           GAG_UNROLL
           for (int l = 0; l < kLanes; ++l) shifts.lane[l] = state[l].shift;
           write(to.shift, shifts);
@@ -418,10 +420,11 @@ struct Fold {
             state[l] = {shifts.lane[l], means.lane[l], squares.lane[l], magnitudes.lane[l]};
           }
         }
-        fold_runs<S, kLanes>(state, from, stack.sample_stride, taken, samples, inverses, [&](int) {
-          settle_into(to.settled_m2, &Moments<A>::m2);
-          settle_into(to.settled_abssum, &Moments<A>::abssum);
-        });
+        fold_runs<S, kLanes, kInFlight>(state, from, stack.sample_stride, taken, samples, inverses,
+                                        [&](int) {
+                                          settle_into(to.settled_m2, &Moments<A>::m2);
+                                          settle_into(to.settled_abssum, &Moments<A>::abssum);
+                                        });
         GAG_UNROLL
         for (int l = 0; l < kLanes; ++l) {
           means.lane[l] = state[l].mean;

@@ -284,12 +284,11 @@ def test_statistics_of_long_rows_and_at_odd_addresses(emulation):
 NEVER, ALWAYS = 1, 2
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("order", [0, 1, 5])
 @pytest.mark.parametrize("multiprocessors", [1, 3])
-def test_a_pipeline_of_images(emulation, multiprocessors, order, dtype):
+def test_a_pipeline_of_images(emulation, multiprocessors, order):
     """Nine images, more than the ring of one multiprocessor holds; the last ones like any other."""
-    grads = stack(9, 3, 2, 96, 88, dtype=dtype, seed=order)
+    grads = stack(9, 3, 2, 96, 88, seed=order)
     run = Run(order, multiprocessors, pipeline=ALWAYS)
     assert_as_on_cpu(emulation, grads, [85.0], run=run)
     assert emulation.report.launches == 1
@@ -316,7 +315,7 @@ def test_a_pipeline_of_ties_and_of_gradients_that_are_not_finite(emulation):
 
 
 def test_where_the_pipeline_is_taken(emulation):
-    """Many images whose ring fits the L2 cache, one percent, min-max, dense planes."""
+    """Many float32 images whose ring fits the L2 cache, one percent, min-max, dense planes."""
 
     def launches(images, p=(85.0,), view=lambda g: g, **options):
         grads = view(stack(images, 2, 1, 96, 88))
@@ -329,7 +328,7 @@ def test_where_the_pipeline_is_taken(emulation):
     assert launches(12, p=(0.0,)) == 3
     assert launches(12, normalize=False) == 3
     assert launches(12, view=lambda g: g.repeat_interleave(2, dim=-1)[..., ::2]) == 4
-    assert launches(12, view=lambda g: g.double()) == 4
+    assert launches(12, view=lambda g: g.double()) == launches(12, view=lambda g: g.half()) == 4
 
 
 def test_a_pipeline_needs_room_for_its_ring_alone(emulation):
