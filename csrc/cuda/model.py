@@ -310,7 +310,7 @@ NAMES = ("Statistics", "SecondDigits", "Selection", "ChannelSum", "Normalise")
 
 
 def report(device: Device, cases: tuple[Case, ...], measured: dict[str, float]) -> str:
-    """A table of microseconds: kernel by kernel, all launches, the one kernel (* where it is taken).
+    """Microseconds: kernel by kernel, all launches, the one kernel (* where it is taken).
 
     The share is that of the copy's speed, of what is taken.
     """
