@@ -259,8 +259,9 @@ def pipeline(case: Case, device: Device) -> Pipeline:
     slots = 2 * lag + 2
     # To be taken, to look whether it may start, to be told of: three round trips and two fences.
     item = 3 * device.l2_delay_s + 2 * device.memory_delay_s
-    # Eight loads of a thread at a time, then clearing and flushing of counts once an item.
-    read_s = case.channels * tiles * math.ceil(case.samples / 8) * device.memory_delay_s
+    # Six of a thread's eight loads go out before it uses the first; counts are cleared and flushed
+    # once an item.
+    read_s = case.channels * tiles * math.ceil(case.samples / 6) * device.memory_delay_s
     read_s += reads * (item + 1e-6)
     map_blocks = math.ceil(case.pixels / 1024)
     map_items = math.ceil(map_blocks / map_tiles)

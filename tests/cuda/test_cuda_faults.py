@@ -17,7 +17,7 @@ CALLS = {  # name: size, percents, launches in order
     "long rows": ((130, 128), MANY[-2:], ("statistics", "selection", "maps", "min-max")),
     "second digits": ((130, 128), MANY, ("statistics", "second", "selection", "maps", "min-max")),
 }
-LEAST_BARRIERS = {"short rows": 15, "long rows": 15, "second digits": 20}
+LEAST_BARRIERS = {"short rows": 15, "long rows": 12, "second digits": 20}
 
 
 @pytest.fixture(params=list(CALLS))
@@ -27,7 +27,8 @@ def case(request):
 
 @pytest.fixture(params=["spread", "ties"])
 def grads(request, case):
-    g = torch.randn(2, 3, 1, *CALLS[case][0], generator=torch.Generator().manual_seed(1))
+    images = 1 if case == "second digits" else 2  # many barriers, each a run
+    g = torch.randn(images, 3, 1, *CALLS[case][0], generator=torch.Generator().manual_seed(1))
     if request.param == "ties":
         g = g.sign()
     g[0, 0, 0, 5, [0, 10]] = float("inf")  # two threads to report it
