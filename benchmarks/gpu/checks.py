@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 import gag_fast
-from benchmarks.gpu.device import Gpu
+from benchmarks.gpu.device import Gpu, pipeline
 from benchmarks.gpu.log import Log
 from benchmarks.material import SWEEP, Stack
 from gag_fast import ops
@@ -67,6 +67,18 @@ def not_finite(log: Log, device: Gpu) -> None:
     log.check("the other image", not bool(ours[0].isnan().any()), "is untouched")
 
 
+def one_kernel_or_four(log: Log, device: Gpu) -> None:
+    """Many images in one kernel and in launches one after another."""
+    small = (Stack(3, 2, 33),)
+    for stack in small if device.rehearsal else (Stack(40, 20, 224), Stack(70, 5, 96), Stack(1)):
+        cpu = stack.make()
+        theirs = gag_fast.guided_absgrad(cpu, p=85)
+        for choice, name in (("1", "one kernel"), ("0", "four launches")):
+            with pipeline(choice):
+                ours = gag_fast.guided_absgrad(cpu.to(device.name), p=85)
+            same(log, f"{name}, {stack}", ours, theirs)
+
+
 def elementwise(log: Log, device: Gpu) -> None:
     """Keys, noise, ranks and masked copies."""
     images, std = torch.randn(3, 3, 37, 41), torch.tensor([0.1, 0.5, 2.0])
@@ -112,4 +124,4 @@ def streams_and_graphs(log: Log, device: Gpu) -> None:
     same(log, "replayed as a CUDA graph on new data", result, expected)
 
 
-CHECKS = (aggregation, not_finite, elementwise, streams_and_graphs)
+CHECKS = (aggregation, not_finite, one_kernel_or_four, elementwise, streams_and_graphs)

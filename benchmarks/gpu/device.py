@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from collections.abc import Callable
 from statistics import median
 
 import torch
 
+PIPELINE = "GAG_FAST_PIPELINE"  # read by csrc/cuda/device.h at each call
 Call = Callable[[int], object]
 """Takes the number of the call, so that inputs can rotate."""
 
@@ -101,6 +103,19 @@ class Rehearsal(Gpu):
 
     def synchronize(self) -> None:
         """Nothing is ever queued."""
+
+
+@contextlib.contextmanager
+def pipeline(choice: str):
+    """Many images in one kernel wherever that can be ("1"), or never ("0")."""
+    before = os.environ.get(PIPELINE)
+    os.environ[PIPELINE] = choice
+    try:
+        yield
+    finally:
+        del os.environ[PIPELINE]
+        if before is not None:
+            os.environ[PIPELINE] = before
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ from torch import Tensor
 import gag_fast
 from benchmarks import competitors
 from benchmarks.gpu import checks
-from benchmarks.gpu.device import Gpu
+from benchmarks.gpu.device import Gpu, pipeline
 from benchmarks.gpu.log import Log
 from benchmarks.material import SWEEP, Stack
 from gag_fast import ops
@@ -61,6 +61,7 @@ def calls(stack: Stack, device: Gpu) -> dict[str, Callable[[Tensor], object]]:
     """What is timed on a stack: ours, the floor, and others' ways where they take the dtype."""
     found: dict[str, Callable[[Tensor], object]] = {
         "gag_fast": lambda g: gag_fast.guided_absgrad(g, p=85),
+        "gag_fast, four launches": four_launches,
         "gag_fast, nine p": lambda g: gag_fast.guided_absgrad(g, p=SWEEP),
         "one read (sum)": lambda g: g.sum(),
     }
@@ -69,6 +70,12 @@ def calls(stack: Stack, device: Gpu) -> dict[str, Callable[[Tensor], object]]:
             found["torch.compile"] = competitors.compiled(competitors.plain_torch)
         found["plain torch"] = competitors.plain_torch
     return found
+
+
+def four_launches(grads: Tensor) -> Tensor:
+    """The call without the one kernel that makes the maps of many images."""
+    with pipeline("0"):
+        return gag_fast.guided_absgrad(grads, p=85)
 
 
 def replayed(log: Log, device: Gpu, bandwidth: float, stack: Stack, inputs: list[Tensor]) -> None:

@@ -3,11 +3,15 @@
 Skipped where the build had no nvcc; what runs a kernel, where there is no GPU.
 """
 
+import re
+
 import pytest
 import torch
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
 import gag_fast
 from gag_fast import _library
+from tests.cuda.cuda_emulation import CSRC
 
 needs_library = pytest.mark.skipif(
     _library.cuda_library is None, reason=f"no CUDA library: {_library.cuda_status}"
@@ -28,6 +32,25 @@ def test_a_build_with_nvcc_has_a_library_that_loads():
 @pytest.mark.parametrize("name", OPERATORS)
 def test_the_kernels_are_registered(name):
     assert torch._C._dispatch_has_kernel_for_dispatch_key(f"gag_fast::{name}", "CUDA")
+
+
+@pytest.mark.parametrize("options", [{}, {"normalize": False}, {"channels": "keep"}], ids=str)
+@pytest.mark.parametrize("p", [0, 85, (0, 50, 85)], ids=str)
+def test_the_call_looks_at_no_value(p, options):
+    """A CUDA graph can hold it: on tensors without data, whatever needed one would raise."""
+    with FakeTensorMode():
+        grads = torch.empty(2, 20, 3, 224, 224, device="cuda")
+        with pytest.raises(DataDependentOutputException):
+            grads.sum().item()
+        maps = gag_fast.guided_absgrad(grads, p=p, **options)
+    assert maps.device.type == "cuda"
+
+
+def test_no_kernel_source_waits_or_allocates():
+    """Memory is torch's, and no launch is followed by a wait; else a graph could not hold it."""
+    for path in sorted((CSRC / "cuda").glob("*.*")):
+        calls = re.findall(r"cuda\w*(?:Malloc|Free|Synchronize|Memcpy)\w*\(", path.read_text())
+        assert not calls, (path.name, calls)
 
 
 @pytest.fixture
@@ -93,6 +116,34 @@ def test_a_gpu_captures_the_call_in_a_graph(stack):
         graph.replay()
     torch.cuda.synchronize()
     assert torch.equal(out, call(stack.cuda().flip(0)))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("pipeline", ["0", "1"])
+def test_a_gpu_makes_many_images_in_one_kernel_or_in_four(monkeypatch, pipeline):
+    monkeypatch.setenv("GAG_FAST_PIPELINE", pipeline)
+    generator = torch.Generator().manual_seed(0)
+    for shape in ((70, 5, 3, 96, 96), (40, 3, 1, 224, 224), (3, 45, 2, 112, 96)):
+        grads = torch.randn(shape, generator=generator)
+        expected = gag_fast.guided_absgrad(grads, p=85)
+        for _ in range(3):
+            assert torch.equal(gag_fast.guided_absgrad(grads.cuda(), p=85).cpu(), expected)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("images", [1, 40])
+def test_a_gpu_captures_guided_absgrad_as_documented(images):
+    """The snippet of docs/gpu.md, in four launches and in one."""
+    grads = torch.zeros(images, 5, 3, 112, 112, device="cuda")
+    gag_fast.guided_absgrad(grads, p=85)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        maps = gag_fast.guided_absgrad(grads, p=85)
+    for seed in range(2):
+        new = torch.randn(grads.shape, generator=torch.Generator().manual_seed(seed))
+        grads.copy_(new)
+        graph.replay()
+        assert torch.equal(maps.cpu(), gag_fast.guided_absgrad(new, p=85))
 
 
 @pytest.mark.gpu
