@@ -14,7 +14,7 @@ from tests.cuda.cuda_emulation import Run
 MANY = [5.0, 15.0, 25.0, 35.0, 45.0, 55.0, 65.0, 75.0, 85.0, 95.0]
 CALLS = {  # name: size, percents, launches in order
     "short rows": ((20, 24), MANY, ("statistics", "selection", "maps", "min-max")),
-    "long rows": ((130, 128), MANY[-2:], ("statistics", "selection", "maps", "min-max")),
+    "long rows": ((130, 128), [0.0, 85.0, 95.0], ("statistics", "selection", "maps", "min-max")),
     "second digits": ((130, 128), MANY, ("statistics", "second", "selection", "maps", "min-max")),
 }
 LEAST_BARRIERS = {"short rows": 15, "long rows": 12, "second digits": 20}
