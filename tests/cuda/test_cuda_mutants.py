@@ -130,14 +130,6 @@ MUTANTS = {
     "the fence after waiting is gone": Mutant(
         "pipeline.h", "      block.fence();\n      return number;", "      return number;"
     ),
-    "selection waits for nothing": Mutant(
-        "pipeline.h",
-        "if (work.stage != kStatistics) {",
-        "if (work.stage != kStatistics && work.stage != kSelection) {",
-    ),
-    "a stage is over with its last but one item": Mutant(
-        "pipeline.h", "schedule.items[stage]);", "schedule.items[stage] - 1);"
-    ),
     "items are taken without an atomic": Mutant(
         "pipeline.h",
         "const uint32_t number = block.atomic_add(next, 1u);",
