@@ -55,9 +55,13 @@ def test_no_kernel_source_waits_or_allocates():
 
 
 @pytest.fixture
-def stack():
+def gpu():
     if not torch.cuda.is_available():
         pytest.skip("no GPU")
+
+
+@pytest.fixture
+def stack(gpu):
     return torch.randn(4, 20, 3, 112, 112, generator=torch.Generator().manual_seed(0))
 
 
@@ -121,7 +125,7 @@ def test_a_gpu_captures_the_call_in_a_graph(stack):
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("pipeline", ["0", "1"])
-def test_a_gpu_makes_many_images_in_one_kernel_or_in_four(monkeypatch, pipeline):
+def test_a_gpu_makes_many_images_in_one_kernel_or_in_four(gpu, monkeypatch, pipeline):
     monkeypatch.setenv("GAG_FAST_PIPELINE", pipeline)
     generator = torch.Generator().manual_seed(0)
     for shape in ((70, 5, 3, 96, 96), (40, 3, 1, 224, 224), (3, 45, 2, 112, 96)):
@@ -133,7 +137,7 @@ def test_a_gpu_makes_many_images_in_one_kernel_or_in_four(monkeypatch, pipeline)
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("images", [1, 40])
-def test_a_gpu_captures_guided_absgrad_as_documented(images):
+def test_a_gpu_captures_guided_absgrad_as_documented(gpu, images):
     """The snippet of docs/gpu.md, in four launches and in one."""
     grads = torch.zeros(images, 5, 3, 112, 112, device="cuda")
     gag_fast.guided_absgrad(grads, p=85)
