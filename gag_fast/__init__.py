@@ -29,6 +29,7 @@ _PUBLIC = {
     "OnnxExplanation": "onnx_explanation",
     "OnnxGradients": "classifier",
     "Preset": "presets",
+    "Scores": "metrics",
     "preset": "presets",
     "evaluate": "evaluation",
     "rcap": "metrics",
@@ -40,31 +41,40 @@ _PUBLIC = {
     "ModelSpec": "models",
     "Preprocessing": "models",
 }
-__all__ = sorted(_PUBLIC)
 
-if TYPE_CHECKING:
-    from gag_fast._errors import GagFastError
-    from gag_fast._library import build_info
-    from gag_fast.aggregate import GradientStats, guided_absgrad
-    from gag_fast.captum_api import GuidedAbsGrad
-    from gag_fast.classifier import Classifier, OnnxGradients
-    from gag_fast.evaluation import evaluate
-    from gag_fast.explainer import explain, explain_many, methods
-    from gag_fast.images import load_images
-    from gag_fast.metrics import log_cosh_dice, mae, rcap
-    from gag_fast.models import ModelSpec, Preprocessing, load_model
-    from gag_fast.onnx_explanation import OnnxExplanation
-    from gag_fast.presets import Preset, preset
-    from gag_fast.runs.api import run
+if TYPE_CHECKING:  # what a type checker sees: these names, and no others
+    from gag_fast._errors import GagFastError as GagFastError
+    from gag_fast._library import build_info as build_info
+    from gag_fast.aggregate import GradientStats as GradientStats
+    from gag_fast.aggregate import guided_absgrad as guided_absgrad
+    from gag_fast.captum_api import GuidedAbsGrad as GuidedAbsGrad
+    from gag_fast.classifier import Classifier as Classifier
+    from gag_fast.classifier import OnnxGradients as OnnxGradients
+    from gag_fast.evaluation import evaluate as evaluate
+    from gag_fast.explainer import explain as explain
+    from gag_fast.explainer import explain_many as explain_many
+    from gag_fast.explainer import methods as methods
+    from gag_fast.images import load_images as load_images
+    from gag_fast.metrics import Scores as Scores
+    from gag_fast.metrics import log_cosh_dice as log_cosh_dice
+    from gag_fast.metrics import mae as mae
+    from gag_fast.metrics import rcap as rcap
+    from gag_fast.models import ModelSpec as ModelSpec
+    from gag_fast.models import Preprocessing as Preprocessing
+    from gag_fast.models import load_model as load_model
+    from gag_fast.onnx_explanation import OnnxExplanation as OnnxExplanation
+    from gag_fast.presets import Preset as Preset
+    from gag_fast.presets import preset as preset
+    from gag_fast.runs.api import run as run
+else:
+    __all__ = sorted(_PUBLIC)
 
+    def __getattr__(name: str) -> Any:
+        if name in _PUBLIC:
+            value = getattr(import_module(f"gag_fast.{_PUBLIC[name]}"), name)
+            globals()[name] = value
+            return value
+        raise AttributeError(f"module 'gag_fast' has no attribute {name!r}")
 
-def __getattr__(name: str) -> Any:
-    if name in _PUBLIC:
-        value = getattr(import_module(f"gag_fast.{_PUBLIC[name]}"), name)
-        globals()[name] = value
-        return value
-    raise AttributeError(f"module 'gag_fast' has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})

@@ -1,4 +1,4 @@
-"""Fake (meta) kernels: shapes, dtypes and strides of every operator's outputs, and no data.
+"""Fake (meta) kernels: shapes, dtypes and strides of every operator's outputs, and no data; vmap.
 
 `torch.compile`, `torch.export` and `torch.library.opcheck` call these instead of the real kernels.
 The real kernels check their arguments in full; here only what decides an output's shape is looked
@@ -8,6 +8,7 @@ at. Meaning of the shapes: csrc/schema.cpp.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -99,3 +100,60 @@ def _impute(pixels: Tensor, missing: Tensor) -> Tensor:
 @torch.library.register_fake("gag_fast::compose_")
 def _compose_(out: Tensor, sources: Tensor, fill: Tensor, ranks: Tensor, slots: Tensor) -> None:
     torch._check(out.dim() == 4, lambda: f"out must be [N,C,H,W], got {out.dim()} axes")
+
+
+@torch.library.register_vmap("gag_fast::guided_absgrad")
+def _guided_absgrad_vmap(
+    info: Any,
+    in_dims: tuple[int | None, ...],
+    grads: Tensor,
+    p: Sequence[float],
+    normalize: bool,
+    keep_channels: bool,
+) -> tuple[Tensor, int]:
+    """torch.vmap: the axis mapped over is one more of images."""
+    stacks = grads.movedim(in_dims[0] or 0, 0)
+    maps = torch.ops.gag_fast.guided_absgrad.default(
+        stacks.flatten(0, 1), p, normalize, keep_channels
+    )
+    return maps.unflatten(1, stacks.shape[:2]), 1
+
+
+@torch.library.register_vmap("gag_fast::guided_absgrad_from_stats")
+def _guided_absgrad_from_stats_vmap(
+    info: Any,
+    in_dims: tuple[int | None, ...],
+    m2: Tensor,
+    abssum: Tensor,
+    count: int,
+    p: Sequence[float],
+    normalize: bool,
+    keep_channels: bool,
+) -> tuple[Tensor, int]:
+    axis = next(dim for dim in in_dims[:2] if dim is not None)
+    size = m2.shape[axis] if in_dims[0] is not None else abssum.shape[axis]
+
+    def folded(value: Tensor, dim: int | None) -> Tensor:
+        wide = value.expand(size, *value.shape) if dim is None else value.movedim(dim, 0)
+        return wide.flatten(0, 1).contiguous()
+
+    maps = torch.ops.gag_fast.guided_absgrad_from_stats.default(
+        folded(m2, in_dims[0]), folded(abssum, in_dims[1]), count, p, normalize, keep_channels
+    )
+    return maps.unflatten(1, (size, -1)), 1
+
+
+def _refuse_vmap(name: str) -> None:
+    """torch.vmap of any other operator: one line, instead of a slow loop with a warning."""
+
+    def refuse(info: Any, in_dims: tuple[int | None, ...], *args: Any) -> Any:
+        raise RuntimeError(
+            f"gag_fast::{name} has no rule for torch.vmap: it takes a batch itself, so hand it all "
+            "images at once"
+        )
+
+    torch.library.register_vmap(f"gag_fast::{name}", refuse)
+
+
+for _name in ("gradient_stats_", "image_keys", "gaussian_noise", "saliency_ranks", "compose_"):
+    _refuse_vmap(_name)

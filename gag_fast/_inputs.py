@@ -5,20 +5,32 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal, Protocol
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from gag_fast._errors import GagFastError, InputTypeError
+from gag_fast._errors import GagFastError, InputTypeError, first_line
 
 DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 _DTYPE_NAMES = "float32, float64, float16 or bfloat16"
 CHANNELS = ("sum", "keep")
+Channels = Literal["sum", "keep"]
+"""Whether channels are added up, or come back apart and raw."""
+
+Array = npt.NDArray[Any]
+
+
+class Foreign(Protocol):
+    """An array of another library that can be read in place: JAX's, CuPy's, TensorFlow's."""
+
+    def __dlpack__(self) -> Any: ...
+
 
 # Anything a gradient, or a stack of them, may arrive as.
-ArrayLike = Tensor | np.ndarray
+ArrayLike = Tensor | np.ndarray | Foreign
 
 
 def describe(value: Any) -> str:
@@ -30,6 +42,43 @@ def describe(value: Any) -> str:
     if isinstance(value, (str, int, float, type(None))):
         return f"{type(value).__name__} {value!r}"
     return f"a {type(value).__name__}"
+
+
+def adopted(value: Any, name: str) -> Any:
+    """A value as it is, or an array of another library as a tensor over the same memory.
+
+    Taken are DLPack (JAX, CuPy, TensorFlow, PyArrow) and CUDA's and NumPy's array interfaces. What
+    is computed of them is torch tensors.
+
+    Raises:
+        TypeError: the library does not hand the array over; with its reason.
+    """
+    if isinstance(value, (Tensor, np.ndarray)):
+        return value
+    try:
+        if hasattr(value, "__dlpack__"):
+            return _from_dlpack(value)
+        if hasattr(value, "__cuda_array_interface__"):
+            return torch.as_tensor(value)
+        if hasattr(value, "__array_interface__") or hasattr(value, "__array_struct__"):
+            return from_array(np.asarray(value), name)
+    except (RuntimeError, BufferError, TypeError, ValueError) as error:
+        raise InputTypeError(
+            f"{name} is {describe(value)} that cannot be read in place ({first_line(error)}): "
+            "hand in torch.from_dlpack(...) of it, or a NumPy array"
+        ) from None
+    return value
+
+
+def _from_dlpack(value: Any) -> Tensor:
+    try:
+        return torch.from_dlpack(value)
+    except (RuntimeError, BufferError, TypeError):
+        # A read-only array is only read here, but has to be said to be so.
+        array = getattr(value, "__array__", None)
+        if array is None:
+            raise
+        return from_array(np.asarray(value), "the array")
 
 
 def from_array(value: np.ndarray, name: str) -> Tensor:
@@ -58,7 +107,7 @@ def as_gradient(value: Any, name: str) -> Tensor:
     """
     if isinstance(value, np.ma.MaskedArray):
         raise InputTypeError(f"{name} is a masked array: its mask would be lost; fill it first")
-    given = value
+    given = value = adopted(value, name)
     if isinstance(value, np.ndarray):
         value = from_array(value, name)
     if not isinstance(value, Tensor):
@@ -118,6 +167,7 @@ def as_sample(value: ArrayLike, name: str = "grad") -> tuple[Tensor, bool]:
 
 def as_numbers(value: Any, name: str) -> Tensor:
     """A tensor, an array or a list of numbers as a detached tensor, whatever its dtype."""
+    value = adopted(value, name)
     if isinstance(value, Tensor):
         return value.detach()
     if isinstance(value, np.ndarray):
@@ -132,6 +182,7 @@ def as_numbers(value: Any, name: str) -> Tensor:
 
 def as_images(value: Any) -> Tensor:
     """Images `[B,C,H,W]`, floating point and detached, wherever they lie."""
+    value = adopted(value, "images")
     if isinstance(value, np.ndarray):
         value = from_array(value, "images")
     if not isinstance(value, Tensor):
@@ -175,12 +226,24 @@ def _as_percent(value: Any) -> float:
     percent = float(value)
     if math.isnan(percent) or not 0.0 <= percent <= 100.0:
         raise GagFastError(f"p must lie in [0, 100], got {value!r}")
+    doubt_share(percent)
     return percent
+
+
+def doubt_share(percent: float) -> None:
+    """Warns of a percent that looks like a share: it is legal, but rarely what was meant."""
+    if 0 < percent < 1:
+        warnings.warn(
+            f"p is a percent, and {percent:g} of it is next to none; "
+            f"was p = {100 * percent:g} meant?",
+            stacklevel=2,
+        )
 
 
 def as_percents(p: Any) -> tuple[list[float], bool]:
     """p as a list of floats, and whether it was a single number."""
-    if type(p) in (int, float) and 0 <= p <= 100:  # nearly always; the checks below take longer
+    # Nearly always; the checks below take longer.
+    if type(p) in (int, float) and (1 <= p <= 100 or p == 0):
         return [float(p)], True
     if isinstance(p, (np.ndarray, Tensor)):
         p = p.tolist()

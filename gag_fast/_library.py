@@ -65,7 +65,7 @@ cuda_library, cuda_status = _load_cuda()
 def _facts() -> dict[str, Any]:
     """What the build says of itself: the compiled module, or its file for other Pythons."""
     try:
-        from gag_fast import _build_info
+        from gag_fast import _build_info  # type: ignore[attr-defined]  # compiled
     except ImportError:
         return {**_written_facts(), "cpu_features": _cpu_features()}
     return {**_build_info.build_info(), "cpu_features": _build_info.cpu_features()}

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, overload
 
 import numpy as np
 import torch
@@ -26,7 +26,11 @@ from torch import Tensor
 from gag_fast import ops
 from gag_fast._errors import GagFastError, InputTypeError, within_memory
 from gag_fast._inputs import (
+    Array,
     ArrayLike,
+    Channels,
+    Foreign,
+    adopted,
     as_percents,
     as_sample,
     as_stack,
@@ -36,14 +40,38 @@ from gag_fast._inputs import (
 )
 
 
+@overload
+def guided_absgrad(
+    grads: Tensor | Sequence[Tensor],
+    p: float | Sequence[float] = 85,
+    *,
+    normalize: bool = True,
+    channels: Channels = "sum",
+) -> Tensor: ...
+@overload
+def guided_absgrad(  # type: ignore[overload-overlap]  # NumPy speaks DLPack too
+    grads: Array | Sequence[Array],
+    p: float | Sequence[float] = 85,
+    *,
+    normalize: bool = True,
+    channels: Channels = "sum",
+) -> Array: ...
+@overload
+def guided_absgrad(
+    grads: Foreign | Sequence[Foreign],
+    p: float | Sequence[float] = 85,
+    *,
+    normalize: bool = True,
+    channels: Channels = "sum",
+) -> Tensor: ...
 @within_memory
 def guided_absgrad(
     grads: ArrayLike | Sequence[ArrayLike],
     p: float | Sequence[float] = 85,
     *,
     normalize: bool = True,
-    channels: str = "sum",
-) -> Any:
+    channels: Channels = "sum",
+) -> Tensor | Array:
     """Guided AbsoluteGrad saliency maps of gradient stacks (Eq. 3.2-3.4 and Algorithm 1).
 
     `sum_C (G * A)` with the absgrad `A = mean_n |g|`, the variance `V` of the signed gradients
@@ -52,9 +80,10 @@ def guided_absgrad(
     strides, and whatever the number of percents.
 
     Args:
-        grads: `[n,C,H,W]` or `[B,n,C,H,W]`, torch tensor (CPU or CUDA) or NumPy array; or a
-            sequence of n tensors or arrays, each `[C,H,W]` or `[B,C,H,W]`. float32, float64,
-            float16 or bfloat16. n >= 2 unless every p is 0. Never differentiated through.
+        grads: `[n,C,H,W]` or `[B,n,C,H,W]`, torch tensor (CPU or CUDA), NumPy array or an array
+            that speaks DLPack (JAX, CuPy, TensorFlow); or a sequence of n of them, each `[C,H,W]`
+            or `[B,C,H,W]`. float32, float64, float16 or bfloat16. n >= 2 unless every p is 0.
+            Never differentiated through.
         p: percent in [0, 100] below which pixels are damped by their variance, or a sequence of k
             of them. 0 damps none: plain AbsoluteGrad.
         normalize: min-max each map to [0, 1]; a map of equal values becomes zeros.
@@ -63,8 +92,9 @@ def guided_absgrad(
     Returns:
         `[H,W]` or `[B,H,W]`; with `channels="keep"` `[C,H,W]` or `[B,C,H,W]`; with a sequence p a
         leading axis k. float64 for float64 gradients, else float32; on the gradients' device; a
-        NumPy array where the gradients were NumPy. For gradients that are not finite, and for those
-        below 1e-19, whose variances lose digits in float32 and underflow, see the module's text.
+        NumPy array where the gradients were NumPy, else a torch tensor. For gradients that are not
+        finite, and for those below 1e-19, whose variances lose digits in float32 and underflow,
+        see the module's text.
 
     Raises:
         TypeError: grads or p of a type or dtype that is not listed above.
@@ -73,6 +103,8 @@ def guided_absgrad(
     """
     percents, single = as_percents(p)
     keep = check_channels(channels)
+    if not isinstance(grads, (list, tuple)):
+        grads = adopted(grads, "grads")
     if isinstance(grads, (Tensor, np.ndarray)):
         stack, batched = as_stack(grads)
         check_samples(stack.shape[1], percents)
@@ -91,7 +123,7 @@ def _fold_sequence(grads: Any) -> GradientStats:
         )
     if not grads:
         raise GagFastError("grads must hold at least one gradient, got an empty sequence")
-    grads = [_alone(grad) for grad in grads]
+    grads = [adopted(_alone(grad), f"grads[{i}]") for i, grad in enumerate(grads)]
     first = grads[0]
     for i, grad in enumerate(grads):
         if not isinstance(grad, (Tensor, np.ndarray)):
@@ -128,7 +160,7 @@ def _alone(grad: Any) -> Any:
     return grad[0] if isinstance(grad, tuple) and len(grad) == 1 else grad
 
 
-def _hand_back(result: Tensor, single: bool, batched: bool, numpy: bool) -> Any:
+def _hand_back(result: Tensor, single: bool, batched: bool, numpy: bool) -> Tensor | Array:
     """`[k,B,...]` without the axes the caller did not have, in the caller's kind of array."""
     if not batched:
         result = result.squeeze(1)
@@ -244,7 +276,7 @@ class GradientStats:
                 sample = grad.detach() if self._batched else grad.detach().unsqueeze(0)
                 self._take_in(self._state, sample.unsqueeze(1))
                 return
-            grad = _alone(grad)
+            grad = adopted(_alone(grad), "grad")
             sample, batched = as_sample(grad)
             self._fold(sample.unsqueeze(1), batched, isinstance(grad, np.ndarray))
             self._checked = _kind(grad) if type(grad) is Tensor else None
@@ -255,6 +287,7 @@ class GradientStats:
 
         The same as n calls of `update` in that order, bit for bit. Raises as `update`.
         """
+        grads = adopted(grads, "grads")
         stack, batched = as_stack(grads)
         self._fold(stack, batched, isinstance(grads, np.ndarray))
 
@@ -322,7 +355,7 @@ class GradientStats:
 
     @within_memory
     def guided_absgrad(
-        self, p: float | Sequence[float] = 85, normalize: bool = True, channels: str = "sum"
+        self, p: float | Sequence[float] = 85, normalize: bool = True, channels: Channels = "sum"
     ) -> Any:
         """Saliency maps of the samples so far; arguments, result as `gag_fast.guided_absgrad`."""
         percents, single = as_percents(p)

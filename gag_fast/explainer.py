@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Unpack
+from typing import Any, Literal, Unpack, overload
 
-import numpy as np
 from torch import Tensor, nn
 
 from gag_fast._errors import GagFastError, within_memory
+from gag_fast._inputs import Array, Channels, Foreign, adopted
+from gag_fast._progress import Progress, Report
 from gag_fast.attribution import registry
 from gag_fast.attribution.explaining import explain_as
 from gag_fast.attribution.explanation import SCORES as DIFFERENTIATED
@@ -18,8 +19,34 @@ from gag_fast.attribution.forward import Scorer
 from gag_fast.attribution.gradients import EngineOptions
 from gag_fast.attribution.inputs import ImageIds
 from gag_fast.attribution.own import Method, name_of
+from gag_fast.attribution.registry import MethodName
 from gag_fast.attribution.source import GradientSource
 from gag_fast.scores import SCORES
+
+
+class _Common(MethodOptions, total=False):
+    """The keywords that `explain` and `explain_many` share, for the overloads."""
+
+    image_ids: ImageIds
+    settings: str | None
+    normalize: bool
+    channels: Channels
+    reverse: bool | Sequence[float] | None
+    stdevs: float | None
+    noise_range: Literal["image", "batch"] | None
+    score: Literal["logit", "nll", "logits", "probabilities", "sigmoid"] | None
+    memory: int | None
+    channels_last: bool | None
+    fuse: bool | None
+    compile: bool
+    progress: Report
+
+
+class _Options(_Common, total=False):
+    """The keywords of `explain`."""
+
+    processing: Literal["+", "-", "A", "G", "GA"] | None
+    modification: Literal["noise", "none", "integrated_gradients", "guided_ig", "blur_ig"] | None
 
 
 def methods() -> list[str]:
@@ -27,12 +54,51 @@ def methods() -> list[str]:
     return registry.names()
 
 
+@overload
+def explain(
+    model: nn.Module | GradientSource | Scorer,
+    images: Tensor,
+    targets: Any = None,
+    method: MethodName | Method = "guided_absgrad",
+    n: int | None = None,
+    noise: float = 0.15,
+    p: float = 85,
+    seed: int = 0,
+    batch_size: int | None = None,
+    **options: Unpack[_Options],
+) -> Tensor: ...
+@overload
+def explain(  # type: ignore[overload-overlap]  # NumPy speaks DLPack too
+    model: nn.Module | GradientSource | Scorer,
+    images: Array,
+    targets: Any = None,
+    method: MethodName | Method = "guided_absgrad",
+    n: int | None = None,
+    noise: float = 0.15,
+    p: float = 85,
+    seed: int = 0,
+    batch_size: int | None = None,
+    **options: Unpack[_Options],
+) -> Array: ...
+@overload
+def explain(
+    model: nn.Module | GradientSource | Scorer,
+    images: Foreign,
+    targets: Any = None,
+    method: MethodName | Method = "guided_absgrad",
+    n: int | None = None,
+    noise: float = 0.15,
+    p: float = 85,
+    seed: int = 0,
+    batch_size: int | None = None,
+    **options: Unpack[_Options],
+) -> Tensor: ...
 @within_memory
 def explain(
     model: nn.Module | GradientSource | Scorer,
-    images: Tensor | np.ndarray,
+    images: Tensor | Array | Foreign,
     targets: Any = None,
-    method: Method = "guided_absgrad",
+    method: MethodName | Method = "guided_absgrad",
     n: int | None = None,
     noise: float = 0.15,
     p: float = 85,
@@ -44,7 +110,7 @@ def explain(
     image_ids: ImageIds = None,
     settings: str | None = None,
     normalize: bool = True,
-    channels: str = "sum",
+    channels: Channels = "sum",
     reverse: bool | Sequence[float] | None = None,
     stdevs: float | None = None,
     noise_range: str | None = None,
@@ -53,8 +119,9 @@ def explain(
     channels_last: bool | None = None,
     fuse: bool | None = None,
     compile: bool = False,
+    progress: Report = False,
     **method_options: Unpack[MethodOptions],
-) -> Any:
+) -> Tensor | Array:
     """Saliency maps by one method.
 
     Args:
@@ -62,7 +129,8 @@ def explain(
             was, to the last flag. Or a source of gradients that is already at work: a
             `GradientEngine`, to prepare the model once for many calls. For rise, occlusion and
             kernel_shap also a `Classifier`, whose probability they explain, by its session.
-        images: `[B,C,H,W]` floating point, normalised as the model wants them, on its device.
+        images: `[B,C,H,W]` floating point, normalised as the model wants them, on its device: a
+            tensor, a NumPy array, or an array that speaks DLPack (JAX, CuPy, TensorFlow).
         targets: class whose logit is explained: one for all, or `[B]`; None: the predicted ones.
         method: one of `methods()`, with suffixes as in `explain_many`, or one of your own: a
             function (model, images, targets) -> maps, an attribution class of Captum, or
@@ -80,12 +148,13 @@ def explain(
             "guided_ig" or "blur_ig".
         reverse: True, or shares (l, m), for the reversed map of Section 4.3.
         image_ids, settings, normalize, channels, stdevs, noise_range, score: see `explain_many`.
-        memory, channels_last, fuse, compile: likewise.
+        memory, channels_last, fuse, compile, progress: likewise.
         **method_options: the method's own, see `explain_many`.
 
     Returns:
         `[B,H,W]` in [0, 1], float32 (float64 for a float64 model), on the images' device; a NumPy
-        array for NumPy images. `normalize` and `channels` change that, see `explain_many`.
+        array for NumPy images, else a tensor. `normalize` and `channels` change that, see
+        `explain_many`.
 
     Raises:
         TypeError, ValueError: one line that names what was received.
@@ -114,17 +183,63 @@ def explain(
     )
     engine = EngineOptions(batch_size, memory, channels_last, fuse, compile, kind)
     maps = explain_as(
-        model, images, targets, {name: recipe}, how, image_ids=image_ids, engine=engine
+        model,
+        adopted(images, "images"),
+        targets,
+        {name: recipe},
+        how,
+        image_ids=image_ids,
+        engine=engine,
+        progress=Progress(0, "gradients", report=progress),
     )
     return maps[name]
 
 
+@overload
+def explain_many(
+    model: nn.Module | GradientSource | Scorer,
+    images: Tensor,
+    targets: Any = None,
+    methods: Sequence[MethodName | Method] = ("guided_absgrad",),
+    n: int | None = None,
+    noise: float = 0.15,
+    p: float = 85,
+    seed: int = 0,
+    batch_size: int | None = None,
+    **options: Unpack[_Common],
+) -> dict[str, Tensor]: ...
+@overload
+def explain_many(  # type: ignore[overload-overlap]  # NumPy speaks DLPack too
+    model: nn.Module | GradientSource | Scorer,
+    images: Array,
+    targets: Any = None,
+    methods: Sequence[MethodName | Method] = ("guided_absgrad",),
+    n: int | None = None,
+    noise: float = 0.15,
+    p: float = 85,
+    seed: int = 0,
+    batch_size: int | None = None,
+    **options: Unpack[_Common],
+) -> dict[str, Array]: ...
+@overload
+def explain_many(
+    model: nn.Module | GradientSource | Scorer,
+    images: Foreign,
+    targets: Any = None,
+    methods: Sequence[MethodName | Method] = ("guided_absgrad",),
+    n: int | None = None,
+    noise: float = 0.15,
+    p: float = 85,
+    seed: int = 0,
+    batch_size: int | None = None,
+    **options: Unpack[_Common],
+) -> dict[str, Tensor]: ...
 @within_memory
 def explain_many(
     model: nn.Module | GradientSource | Scorer,
-    images: Tensor | np.ndarray,
+    images: Tensor | Array | Foreign,
     targets: Any = None,
-    methods: Sequence[Method] = ("guided_absgrad",),
+    methods: Sequence[MethodName | Method] = ("guided_absgrad",),
     n: int | None = None,
     noise: float = 0.15,
     p: float = 85,
@@ -134,7 +249,7 @@ def explain_many(
     image_ids: ImageIds = None,
     settings: str | None = None,
     normalize: bool = True,
-    channels: str = "sum",
+    channels: Channels = "sum",
     reverse: bool | Sequence[float] | None = None,
     stdevs: float | None = None,
     noise_range: str | None = None,
@@ -143,8 +258,9 @@ def explain_many(
     channels_last: bool | None = None,
     fuse: bool | None = None,
     compile: bool = False,
+    progress: Report = False,
     **method_options: Unpack[MethodOptions],
-) -> dict[str, Any]:
+) -> dict[str, Tensor] | dict[str, Array]:
     """Saliency maps by several methods, which share the gradients they have in common.
 
     A method's name may carry suffixes: `guided_absgrad@65` (percent p), `smoothgrad/GA` (variant of
@@ -189,6 +305,8 @@ def explain_many(
         channels_last: memory format of the passes; see `GradientEngine`.
         fuse: see `GradientEngine`; None: only from 32 gradients on.
         compile: see `GradientEngine`.
+        progress: True for a bar on stderr or in the notebook, counted in gradients (plain lines
+            where neither is there); or a function that is called with (done, total).
         **method_options: the methods' own: `baseline`, `baselines`, `rule` (integrated_gradients),
             `baseline`, `fraction`, `max_dist` (guided_ig), `max_sigma`, `grad_step`, `sqrt`,
             `kernel_size`, `padding` (blur_ig), `steps` (all three), `layer` (grad_cam,
@@ -219,7 +337,16 @@ def explain_many(
         options=method_options,
     )
     engine = EngineOptions(batch_size, memory, channels_last, fuse, compile, kind)
-    return explain_as(model, images, targets, methods, how, image_ids=image_ids, engine=engine)
+    return explain_as(
+        model,
+        adopted(images, "images"),
+        targets,
+        methods,
+        how,
+        image_ids=image_ids,
+        engine=engine,
+        progress=Progress(0, "gradients", report=progress),
+    )
 
 
 def _two_scores(score: str | None) -> tuple[str | None, str | None]:

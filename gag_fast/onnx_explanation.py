@@ -17,7 +17,7 @@ from torch import Tensor
 
 from gag_fast import onnx_metadata, ops
 from gag_fast._errors import ClassifierError, within_memory
-from gag_fast._inputs import as_percents
+from gag_fast._inputs import adopted, as_percents
 from gag_fast.attribution.inputs import as_keys
 from gag_fast.classifier.arguments import checked_images
 from gag_fast.classifier.graphs import GraphDriver, GraphLane
@@ -117,6 +117,7 @@ class OnnxExplanation:
         Returns:
             the same kind as the images, on the same device.
         """
+        images = adopted(images, "images")
         x = checked_images(images, self._shape[0], self._shape[1:])
         percents, single = as_percents(p)
         classes = torch.as_tensor(targets).to(torch.int64).reshape(-1).expand(len(x))

@@ -10,9 +10,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any
+from typing import Any, Literal
 
 from gag_fast._errors import GagFastError
+
+PresetName = Literal["paper", "official", "rise", "torchcam"]
+"""The names that `preset` takes."""
 
 _CHOICES = {
     "threshold": ("percentile", "sorted"),
@@ -266,7 +269,16 @@ PRESETS = {
 }
 
 
-def preset(name: str | Preset | Mapping[str, Any], **overrides: Any) -> Preset:
+ABOUT: dict[str, str] = {
+    "paper": "the paper's definitions: black pixels, 11 points, both ends",
+    "official": "what the authors' published code computes, number for number",
+    "rise": "RISE's published code: 224 pixels a step, mean grey, blur of kernel 11",
+    "torchcam": "torch-cam's DeletionInsertionMetric at its defaults",
+}
+"""Each preset in one line."""
+
+
+def preset(name: PresetName | Preset | Mapping[str, Any], **overrides: Any) -> Preset:
     """A preset by name, as a dict of its fields, or as it is; with some fields replaced.
 
     Args:
@@ -280,6 +292,11 @@ def preset(name: str | Preset | Mapping[str, Any], **overrides: Any) -> Preset:
         ValueError: no such preset, or no such field, or a value that cannot be; one line that names
             what was received.
     """
+    return find(name, **overrides)
+
+
+def find(name: str | Preset | Mapping[str, Any], **overrides: Any) -> Preset:
+    """`preset` of a name that is not known before the program runs."""
     if isinstance(name, Mapping):
         given: Mapping[str, Any] = name
         base = PRESETS.get(str(given.get("name", "paper")), Preset())

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from gag_fast._errors import GagFastError, InputTypeError
+from gag_fast._progress import Progress
 from gag_fast.aggregate import GradientStats
 from gag_fast.attribution import registry
 from gag_fast.attribution.explanation import Explanation
@@ -65,6 +66,7 @@ def explain_as(
     image_ids: ImageIds = None,
     engine: EngineOptions | None = None,
     watch: Callable[[Pass], None] | None = None,
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Saliency maps by several methods.
 
@@ -78,6 +80,7 @@ def explain_as(
         image_ids: what the images' random numbers hang on, see `inputs.as_keys`.
         engine: how a module's gradients are computed; not beside a source.
         watch: is told of every pass when it is done.
+        progress: counts the gradients.
 
     Returns:
         name -> maps, as `gag_fast.explain` returns them.
@@ -98,6 +101,7 @@ def explain_as(
             std=_noise_of(batch, how),
             how=how,
             watch=watch,
+            progress=progress or Progress(0, quiet=True),
         )
         maps = _all_maps(sources, call, recipes)
     _warn_of_blanks(maps, recipes)
@@ -185,7 +189,8 @@ class _Call:
     targets: Tensor
     std: Tensor
     how: Explanation
-    watch: Callable[[Pass], None] | None = None
+    watch: Callable[[Pass], None] | None
+    progress: Progress
 
     def now(self) -> float:
         """A clock that stands when all that was asked of the device is done."""
@@ -227,12 +232,16 @@ def _all_maps(sources: _Sources, call: _Call, recipes: Mapping[str, Recipe]) -> 
         key = (recipe.whole, recipe.modification, recipe.rectified, score)
         shared.setdefault(key, {})[text] = recipe
     found: dict[str, Tensor] = {}
-    for (whole, modification, rectified, score), group in shared.items():
-        if whole is not None:
-            found |= _whole_maps(sources, call, group, score)
-        else:
-            assert sources.gradients is not None
-            found |= _pass_maps(sources.gradients, call, group, modification, rectified, score)
+    call.progress.total = sum(len(call.images) * _gradients(call.how, g) for g in shared.values())
+    with call.progress:
+        for (whole, modification, rectified, score), group in shared.items():
+            before = call.progress.done
+            if whole is not None:
+                found |= _whole_maps(sources, call, group, score)
+            else:
+                assert sources.gradients is not None
+                found |= _pass_maps(sources.gradients, call, group, modification, rectified, score)
+            call.progress.reach(before + len(call.images) * _gradients(call.how, group))
     for text, recipe in recipes.items():
         if recipe.reverse:
             keep, swap = call.how.shares(recipe.family)
@@ -248,6 +257,24 @@ def _score_of(source: GradientSource | ForwardSource, how: Explanation, recipe: 
         assert recipe.whole is not None
         return registry.whole_named(recipe.whole).score or source.natural
     return how.case.scores.get(recipe.modification, "logit")
+
+
+def _options(how: Explanation, recipes: Mapping[str, Recipe]) -> dict[str, Any]:
+    """The options of methods that read the same gradients."""
+    recipe = next(iter(recipes.values()))
+    return {
+        **how.case.options.get(recipe.modification, {}),
+        **registry.options_of(recipe, how.options),
+    }
+
+
+def _gradients(how: Explanation, recipes: Mapping[str, Recipe]) -> int:
+    """Gradients an image of methods that share them; 1 of a method that makes its maps itself."""
+    recipe = next(iter(recipes.values()))
+    if recipe.passes(how.count) == 1:
+        return 1
+    options = _options(how, recipes)
+    return (options.get("steps") or how.count) * (options.get("baselines") or 1)
 
 
 def _whole_maps(
@@ -296,10 +323,7 @@ def _pass_maps(
 ) -> dict[str, Tensor]:
     """Maps of the methods that read the same gradients, group after group of images."""
     how = call.how
-    options = {
-        **how.case.options.get(modification, {}),
-        **registry.options_of(next(iter(recipes.values())), how.options),
-    }
+    options = _options(how, recipes)
     rule: dict[str, Any] = {}
     if rectified:
         source, rule = module_engine(source, next(iter(recipes))), {"rectified": True}
@@ -308,13 +332,20 @@ def _pass_maps(
     processings = list({recipe.processing for recipe in recipes.values()})
     pieces: dict[str, list[Tensor]] = {text: [] for text in recipes}
     batch = source.batch_size(call.images[0])
+    most = call.progress.done + len(call.images) * _gradients(how, recipes)
+
+    def gradients(points: Tensor, **more: Any) -> Tensor:
+        found = at_points(source, points, **more)
+        call.progress.reach(min(call.progress.done + points.shape[0] * points.shape[1], most))
+        return found
+
     for rows, at_once in groups(len(call.images), samples, batch):
         begin = call.now()
         job = Job(
             images=call.images[rows].contiguous(memory_format=source.memory_format),
             rows=rows,
             keys=call.keys[rows],
-            gradient=partial(at_points, source, targets=call.targets[rows], score=score, **rule),
+            gradient=partial(gradients, targets=call.targets[rows], score=score, **rule),
             n=how.count,
             at_once=at_once,
             seed=how.seed,

@@ -16,12 +16,12 @@ import difflib
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor
 
 from gag_fast._errors import GagFastError, InputTypeError
-from gag_fast._inputs import describe
+from gag_fast._inputs import describe, doubt_share
 from gag_fast.attribution import own
 from gag_fast.attribution.blur_ig import blurred_path
 from gag_fast.attribution.explanation import Explanation
@@ -174,6 +174,27 @@ class Recipe:
         return 1 if self.whole not in (None, "xrai") or self.modification == "none" else n
 
 
+MethodName = Literal[
+    "guided_absgrad",
+    "absgrad",
+    "smoothgrad",
+    "vargrad",
+    "vanilla",
+    "integrated_gradients",
+    "guided_ig",
+    "blur_ig",
+    "guided_backprop",
+    "grad_cam",
+    "grad_cam_pp",
+    "xrai",
+    "input_x_gradient",
+    "legrad",
+    "rise",
+    "occlusion",
+    "kernel_shap",
+]
+"""The names in METHODS, for type checkers and editors."""
+
 METHODS: dict[str, Recipe] = {
     "guided_absgrad": Recipe("noise", value="absmean", guided=True, aggregation=True),
     "absgrad": Recipe("noise", value="absmean", aggregation=True),
@@ -193,6 +214,28 @@ METHODS: dict[str, Recipe] = {
     "occlusion": Recipe(whole="occlusion"),
     "kernel_shap": Recipe(whole="kernel_shap"),
 }
+
+
+ABOUT: dict[str, str] = {
+    "guided_absgrad": "mean |gradient| of noisy copies, guided by the gradients' variance (--p)",
+    "absgrad": "mean |gradient| of noisy copies",
+    "smoothgrad": "mean gradient of noisy copies",
+    "vargrad": "variance of the gradients of noisy copies",
+    "vanilla": "the gradient of the image itself",
+    "integrated_gradients": "gradients on the straight line from a baseline, times the distance",
+    "guided_ig": "integrated gradients on a path that moves the pixels of least gradient first",
+    "blur_ig": "integrated gradients on a path from a blurred image to the sharp one",
+    "guided_backprop": "the gradient, negative values stopped at every ReLU",
+    "grad_cam": "activations of a late layer, weighted by their mean gradients",
+    "grad_cam_pp": "activations of a late layer, weighted by their positive gradients, pixel by pixel",
+    "xrai": "regions of the image, ranked by the attribution that they hold",
+    "input_x_gradient": "the gradient of the image, times the image",
+    "legrad": "gradients of a transformer's attention, over its layers",
+    "rise": "the class's score under random masks; needs no gradients",
+    "occlusion": "how the class's score falls under a window that moves; needs no gradients",
+    "kernel_shap": "Shapley values of regions, from random coalitions; needs no gradients",
+}
+"""Each method in one line."""
 
 
 def names() -> list[str]:
@@ -253,6 +296,7 @@ def _percent(text: str, method: str) -> float:
         raise GagFastError(f"method {method!r}: {text!r} is not a percent") from None
     if not 0 <= value <= 100:
         raise GagFastError(f"method {method!r}: p must lie in [0, 100], got {text}")
+    doubt_share(value)
     return value
 
 
@@ -400,6 +444,7 @@ def check_fit(recipes: Mapping[str, Recipe], how: Explanation) -> None:
 
 _KEYWORDS = (
     *("targets", "method", "methods", "image_ids", "processing", "modification"),
+    "progress",
     *(f.name for kind in (Explanation, EngineOptions) for f in fields(kind)),
 )
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from gag_fast import onnx_metadata
 from gag_fast._errors import ClassifierError, within_memory
+from gag_fast._inputs import adopted
 from gag_fast.classifier import batch_size as batch_sizes
 from gag_fast.classifier import opening
 from gag_fast.classifier.arguments import (
@@ -295,6 +296,7 @@ class Classifier:
         Returns:
             the same kind, on the same device.
         """
+        images = adopted(images, "images")
         x = self.check_images(images)
         classes = self.classes(x)
         out = torch.empty(x.shape[0], classes, device=self.device)

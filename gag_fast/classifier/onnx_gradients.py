@@ -18,6 +18,7 @@ from torch import Tensor
 
 from gag_fast import onnx_metadata
 from gag_fast._errors import ClassifierError, within_memory
+from gag_fast._inputs import adopted, as_numbers
 from gag_fast.classifier.arguments import checked_batch_size, checked_images
 from gag_fast.classifier.graphs import GraphDriver, GraphLane
 from gag_fast.classifier.lanes import Shape, image_shape
@@ -134,8 +135,9 @@ class OnnxGradients:
         Returns:
             the same kind as the images, on the same device.
         """
+        images = adopted(images, "images")
         x = checked_images(images, self._shape[0], self._shape[1:])
-        classes = torch.as_tensor(targets)
+        classes = as_numbers(targets, "targets")
         if classes.is_floating_point() or classes.dtype == torch.bool or classes.ndim != 1:
             raise ClassifierError(f"targets must be integers [{len(x)}], got {targets!r}")
         if len(classes) != len(x):

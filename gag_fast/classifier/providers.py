@@ -15,7 +15,8 @@ from gag_fast._errors import ClassifierError
 from gag_fast.classifier.openvino import OPENVINO, why_no_openvino
 
 CPU, CUDA, TENSORRT = (f"{n}ExecutionProvider" for n in ("CPU", "CUDA", "Tensorrt"))
-_SHORT = {"cpu": CPU, "cuda": CUDA, "tensorrt": TENSORRT, "openvino": OPENVINO}
+NAMES = {"cpu": CPU, "cuda": CUDA, "tensorrt": TENSORRT, "openvino": OPENVINO}
+"""The short names that `providers` takes."""
 
 Providers = Sequence[str | tuple[str, Mapping[str, Any]]]
 
@@ -26,7 +27,7 @@ def provider_list(providers: str | Providers) -> list[tuple[str, dict[str, Any]]
     found = []
     for entry in entries:
         name, options = (entry, {}) if isinstance(entry, str) else entry
-        found.append((_SHORT.get(name.lower(), name), dict(options)))
+        found.append((NAMES.get(name.lower(), name), dict(options)))
     if not found:
         raise ClassifierError("providers must name at least one provider, got an empty list")
     return found

@@ -20,9 +20,10 @@ from typing import NoReturn
 from gag_fast import __version__
 from gag_fast._errors import memory_fault
 from gag_fast._text import one_line
+from gag_fast.cli.options import complete
 from gag_fast.cli.streams import lasting
 
-COMMANDS = ("demo", "export", "explain", "evaluate", "report", "reproduce", "synthetic")
+COMMANDS = ("demo", "export", "explain", "evaluate", "report", "reproduce", "synthetic", "doctor")
 
 FAILED, MISTAKE, INTERRUPTED = 1, 2, 130
 TRACEBACK = "GAG_FAST_TRACEBACK"
@@ -44,7 +45,7 @@ def build_parser() -> argparse.ArgumentParser:
         epilog="gag-fast COMMAND --help shows a command's options and an example.",
     )
     parser.add_argument("--version", action="version", version=f"gag-fast {__version__}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     for name in COMMANDS:
         module = import_module(f"gag_fast.cli.{name}")
         sub = commands.add_parser(
@@ -64,8 +65,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     A mistake prints one line; the environment variable GAG_FAST_TRACEBACK shows where it came from.
     """
+    parser = build_parser()
+    complete(parser)
     with lasting():
-        return _run(build_parser().parse_args(argv))
+        args = parser.parse_args(argv)
+        if args.command is None:
+            parser.print_help()
+            return 0
+        return _run(args)
 
 
 def _run(args: argparse.Namespace) -> int:

@@ -12,14 +12,18 @@ from gag_fast.cli.ending import ending
 from gag_fast.cli.options import (
     GRADIENTS,
     PROVIDERS,
+    Listed,
     add_explaining,
     add_model,
     add_score,
     explanation_of,
     fraction,
     given_maps,
+    method_lines,
+    metric_lines,
     names,
     positive,
+    preset_lines,
 )
 
 SUMMARY = "explain and score a data set; the same command goes on after a stop"
@@ -53,10 +57,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_score(parser)
     parser.add_argument(
         "--methods",
+        action=Listed,
+        lines=method_lines,
         type=names,
         metavar="a,b",
         help="methods of explanation; guided_absgrad@65 is one with p = 65, "
-        "package.module:function one of your own (default: guided_absgrad; none beside --maps)",
+        "package.module:function one of your own, help lists them (default: guided_absgrad; none "
+        "beside --maps)",
     )
     parser.add_argument(
         "--maps",
@@ -69,14 +76,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--metrics",
+        action=Listed,
+        lines=metric_lines,
         type=names,
         default=("rcap", "dauc", "iauc"),
         metavar="a,b",
-        help="measures, or all (default: rcap,dauc,iauc; data with masks have log_cosh_dice and "
-        "mae too); --plan says what they cost",
+        help="measures, or all; help lists them (default: rcap,dauc,iauc; data with masks have "
+        "log_cosh_dice and mae too); --plan says what they cost",
     )
     parser.add_argument(
-        "--preset", default="paper", help="paper, official or rise (default: paper)"
+        "--preset",
+        action=Listed,
+        lines=preset_lines,
+        default="paper",
+        help="paper, official, rise or torchcam; help lists them (default: paper)",
     )
     parser.add_argument(
         "--presets",

@@ -9,7 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gag_fast._text import one_line
-from gag_fast.cli.options import add_explaining, add_model, add_score, explanation_of
+from gag_fast.cli.options import (
+    Listed,
+    add_explaining,
+    add_model,
+    add_score,
+    explanation_of,
+    method_lines,
+)
 
 if TYPE_CHECKING:
     from gag_fast.data import Item
@@ -35,7 +42,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model(parser)
     add_score(parser)
     parser.add_argument(
-        "--method", default="guided_absgrad", metavar="M", help="(default: guided_absgrad)"
+        "--method",
+        action=Listed,
+        lines=method_lines,
+        default="guided_absgrad",
+        metavar="M",
+        help="help lists them (default: guided_absgrad)",
     )
     parser.add_argument(
         "--target", metavar="CLASS", help="class index or label (default: the predicted class)"

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import os
+from collections.abc import Callable, Iterable
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
@@ -47,6 +50,66 @@ def method_option(text: str) -> tuple[str, Any]:
         return name, json.loads(value)
     except json.JSONDecodeError:
         return name, value
+
+
+def method_lines() -> Iterable[tuple[str, str]]:
+    """Each method and what it is."""
+    from gag_fast.attribution.registry import ABOUT
+
+    yield from ABOUT.items()
+    yield "package.module:function", "one of your own"
+
+
+def metric_lines() -> Iterable[tuple[str, str]]:
+    """Each measure, its better direction, what it is and what it takes."""
+    from gag_fast.measures import MEASURES
+
+    for m in MEASURES.values():
+        yield m.name, f"{m.arrow} {m.about} Takes: {m.cost}."
+    yield "all", "every one that the data and the model allow"
+
+
+def preset_lines() -> Iterable[tuple[str, str]]:
+    """Each preset and whose definitions it has."""
+    from gag_fast.presets import ABOUT
+
+    yield from ABOUT.items()
+
+
+class Listed(argparse.Action):
+    """An option of names: `help` in their place prints what there is, a line each, and ends.
+
+    Args:
+        lines: gives (name, what it is).
+    """
+
+    def __init__(self, *words: Any, lines: Callable[[], Iterable[tuple[str, str]]], **more: Any):
+        super().__init__(*words, **more)
+        self.lines = lines
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: Any = None) -> None:
+        """Stores the names, or lists them."""
+        if values in ("help", ("help",)):
+            found = list(self.lines())
+            width = max(len(name) for name, _ in found)
+            for name, about in found:
+                print(f"{name:<{width}}  {about}")
+            parser.exit(0)
+        setattr(namespace, self.dest, values)
+
+    def completer(self, prefix: str, **_: Any) -> list[str]:
+        """The last of several names between commas, for the shell."""
+        before, comma, _last = prefix.rpartition(",")
+        return [f"{before}{comma}{name}" for name, _ in self.lines()]
+
+
+def complete(parser: argparse.ArgumentParser) -> None:
+    """Answers the shell that asks for completions, where argcomplete is installed."""
+    if "_ARGCOMPLETE" in os.environ:
+        with contextlib.suppress(ImportError):
+            import argcomplete
+
+            argcomplete.autocomplete(parser)
 
 
 def positive(text: str) -> int:

@@ -12,8 +12,9 @@ What becomes of the unusual (each is tested; single measures say more in their d
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict, Unpack, overload
 
 import numpy as np
 import torch
@@ -21,16 +22,18 @@ from torch import Tensor
 
 from gag_fast import measures, ops, perturb
 from gag_fast._errors import GagFastError, within_memory
+from gag_fast._inputs import Array, adopted
+from gag_fast._progress import Progress, Report
 from gag_fast.classifier import Classifier
 from gag_fast.classifier.ahead import prepared_ahead, uploaded
 from gag_fast.classifier.lanes import image_shape
-from gag_fast.measures import Measure
+from gag_fast.measures import Measure, Need
 from gag_fast.metrics.case import Case, Points
 from gag_fast.metrics.inputs import Batch, as_maps, check_again, check_batch
 from gag_fast.metrics.scores import Scores
 from gag_fast.perturb import Bank, Masked, Plan
-from gag_fast.presets import Preset
-from gag_fast.presets import preset as find_preset
+from gag_fast.presets import Preset, PresetName
+from gag_fast.presets import find as find_preset
 
 
 def evaluate(
@@ -46,6 +49,7 @@ def evaluate(
     explain: Callable[..., Tensor] | Sequence[Callable[..., Tensor]] | None = None,
     image_ids: Any = None,
     max_bytes: int = 2**30,
+    progress: Report = False,
 ) -> Scores:
     """Scores saliency maps with a classifier.
 
@@ -70,6 +74,7 @@ def evaluate(
             functions hold; images are taken in groups that keep it (at least one at a time). The
             classifier's own buffers and what `explain` takes, which do not grow with B or are its
             own business, come on top.
+        progress: whether maps are counted on stderr, or a function that is told (done, total).
 
     Returns:
         `Scores`, float32.
@@ -77,6 +82,7 @@ def evaluate(
     Raises:
         TypeError, ValueError: naming what was received.
     """
+    images = adopted(images, "images")
     used = find_preset(preset)
     if isinstance(max_bytes, bool) or not isinstance(max_bytes, int) or max_bytes < 1:
         raise GagFastError(f"max_bytes must be a positive number, got {max_bytes!r}")
@@ -99,10 +105,11 @@ def evaluate(
         case = part.case(colours, used, model, again)
         return case, _prepare(case, chosen) if measures.curves_of(chosen) else None
 
-    groups = [
-        _score_group(clf, case, chosen, prepared)
-        for case, prepared in prepared_ahead(clf.backend, parts, prepare)
-    ]
+    with Progress(len(batch.images) * batch.maps.shape[1], "maps", report=progress) as counted:
+        groups = [
+            _score_group(clf, case, chosen, prepared, counted)
+            for case, prepared in prepared_ahead(clf.backend, parts, prepare)
+        ]
 
     def joined(parts: Sequence[Mapping[str, Tensor]]) -> dict[str, Any]:
         return {name: batch.like_given(torch.cat([p[name] for p in parts])) for name in parts[0]}
@@ -119,6 +126,36 @@ def evaluate(
     )
 
 
+class _Options(TypedDict, total=False):
+    """What `rcap` passes on to `evaluate`."""
+
+    preset: PresetName | Preset | Mapping[str, Any]
+    masks: Any
+    image_ids: Any
+    max_bytes: int
+    progress: Report
+
+
+@overload
+def rcap(
+    clf: Classifier,
+    images: Array,
+    maps: Any,
+    targets: Any,
+    lower_bound: float = 50,
+    interval: float = 10,
+    **options: Unpack[_Options],
+) -> Array: ...
+@overload
+def rcap(
+    clf: Classifier,
+    images: Any,
+    maps: Any,
+    targets: Any,
+    lower_bound: float = 50,
+    interval: float = 10,
+    **options: Unpack[_Options],
+) -> Tensor: ...
 @within_memory
 def rcap(
     clf: Classifier,
@@ -127,8 +164,8 @@ def rcap(
     targets: Any,
     lower_bound: float = 50,
     interval: float = 10,
-    **options: Any,
-) -> Any:
+    **options: Unpack[_Options],
+) -> Tensor | Array:
     """ReCover And Predict by Eq. 4.1: [B], or [B, M] for maps [B, M, H, W].
 
     Args:
@@ -140,8 +177,9 @@ def rcap(
     Raises:
         TypeError, ValueError: as `evaluate`, and percentiles that cannot be.
     """
-    chosen = find_preset(options.pop("preset", "paper"), lower_bound=lower_bound, interval=interval)
-    return evaluate(clf, images, maps, targets, ("rcap",), chosen, **options).rcap
+    used = find_preset(options.get("preset", "paper"), lower_bound=lower_bound, interval=interval)
+    more: dict[str, Any] = {name: v for name, v in options.items() if name != "preset"}
+    return evaluate(clf, images, maps, targets, ("rcap",), used, **more).rcap
 
 
 def plan(
@@ -223,16 +261,34 @@ def _prepare(case: Case, chosen: Sequence[Measure]) -> _Prepared:
 
 
 def _score_group(
-    clf: Classifier, case: Case, chosen: Sequence[Measure], prepared: _Prepared | None
+    clf: Classifier,
+    case: Case,
+    chosen: Sequence[Measure],
+    prepared: _Prepared | None,
+    counted: Progress,
 ) -> _Group:
     """Everything of a group of images, on the classifier's device."""
     forwards = asked = 0
+    before, maps = counted.done, case.maps.shape[0] * case.maps.shape[1]
+    again = [m for m in chosen if Need.GRADIENTS in m.needs]
+    jobs = len(again) + (prepared is not None)  # what takes long, each counted the same
+
+    def reach(done: float) -> None:
+        counted.reach(before + int(maps * done / max(jobs, 1)))
+
     if prepared is not None:
         forwards, asked = len(prepared.plan), prepared.plan.asked
-        case.curves = _points(clf, case, prepared)
+        case.curves = _points(clf, case, prepared, reach)
+    done = float(prepared is not None)
     nan = torch.full((), torch.nan, dtype=torch.float64, device=case.images.device)
+    values = {}
+    for m in chosen:
+        values[m.name] = torch.where(case.finite, measures.function_of(m)(case), nan)
+        done += m in again
+        reach(done)
+    counted.reach(before + maps)
     return _Group(
-        {m.name: torch.where(case.finite, measures.function_of(m)(case), nan) for m in chosen},
+        values,
         {name: points.probabilities for name, points in case.curves.items()},
         {name: p.pixels for name, p in case.curves.items() if p.pixels is not None},
         case.extras,
@@ -241,10 +297,12 @@ def _score_group(
     )
 
 
-def _points(clf: Classifier, case: Case, prepared: _Prepared) -> dict[str, Points]:
+def _points(
+    clf: Classifier, case: Case, prepared: _Prepared, reach: Callable[[float], None]
+) -> dict[str, Points]:
     """The probabilities at every point of every curve."""
     plan = prepared.plan
-    answers = _run(clf, case, prepared)
+    answers = _run(clf, case, prepared, reach)
     # Appending a NaN gives the points of maps that are not finite (-1) their value.
     values = torch.cat([answers.target, answers.target.new_full((1,), torch.nan)])
     first = torch.cat([answers.first, answers.first.new_zeros(1)])
@@ -274,8 +332,10 @@ class _Answers(NamedTuple):
     shared: Tensor
 
 
-def _run(clf: Classifier, case: Case, prepared: _Prepared) -> _Answers:
-    """Shows the classifier every picture of the plan, in full batches."""
+def _run(
+    clf: Classifier, case: Case, prepared: _Prepared, reach: Callable[[float], None]
+) -> _Answers:
+    """Shows the classifier every picture of the plan, in full batches; tells the share done."""
     plan, bank, _ = prepared
     device = clf.device
     ranks = case.ranked.ranks
@@ -298,6 +358,8 @@ def _run(clf: Classifier, case: Case, prepared: _Prepared) -> _Answers:
             write(buffer[at - start], *arguments)
         return stop - start
 
+    collected = itertools.count(1)
+
     def collect(raw: Tensor, job: int) -> None:
         first = job * batch
         p = clf.probabilities(raw)
@@ -307,6 +369,7 @@ def _run(clf: Classifier, case: Case, prepared: _Prepared) -> _Answers:
         if first < plan.shared:
             alone = p[: plan.shared - first]
             shared[first : first + len(alone)] = alone
+        reach(min(1.0, next(collected) * batch / len(plan)))
 
     clf.drive(-(-len(plan) // batch), image_shape(bank.sources), fill, collect)
     return _Answers(values, highest, shared)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from gag_fast._errors import GagFastError, InputTypeError
-from gag_fast._inputs import as_numbers, as_targets, describe
+from gag_fast._inputs import Array, as_numbers, as_targets, describe
 from gag_fast.classifier import Classifier
 from gag_fast.classifier.ahead import uploaded
 from gag_fast.measures import Measure, Need
@@ -77,7 +77,7 @@ class Batch:
             self.ids,
         )
 
-    def like_given(self, value: Tensor) -> Any:
+    def like_given(self, value: Tensor) -> Tensor | Array:
         """A result [B, M, ...] as the caller's kind, without M where the maps had none."""
         value = value if self.several else value[:, 0]
         if value.is_floating_point():
@@ -160,7 +160,7 @@ def as_masks(value: Any, maps: Tensor) -> Tensor:
     return tensor
 
 
-def check_pair(maps: Any, masks: Any) -> tuple[Tensor, Tensor, Callable[[Tensor], Any]]:
+def check_pair(maps: Any, masks: Any) -> tuple[Tensor, Tensor, Callable[[Tensor], Tensor | Array]]:
     """Maps [B(, M), H, W] and masks that broadcast to them, float64; and the way back."""
     m = as_maps(maps, "maps")
     if m.ndim not in (3, 4) or 0 in m.shape:
@@ -172,7 +172,7 @@ def check_pair(maps: Any, masks: Any) -> tuple[Tensor, Tensor, Callable[[Tensor]
     finite = m.isfinite().flatten(-2).all(dim=-1)[..., None, None]
     found = torch.where(finite, m.double(), nan)
 
-    def back(value: Tensor) -> Any:
+    def back(value: Tensor) -> Tensor | Array:
         value = value.float()
         return value.cpu().numpy() if isinstance(maps, np.ndarray) else value
 

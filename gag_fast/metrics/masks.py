@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal, overload
 
 import torch
 from torch import Tensor
 
 from gag_fast._errors import GagFastError, within_memory
+from gag_fast._inputs import Array
 from gag_fast.metrics.case import Case
 from gag_fast.metrics.inputs import check_pair
 
 
+@overload
+def log_cosh_dice(maps: Array, masks: Any, smooth: float = 1.0) -> Array: ...
+@overload
+def log_cosh_dice(maps: Any, masks: Any, smooth: float = 1.0) -> Tensor: ...
 @within_memory
-def log_cosh_dice(maps: Any, masks: Any, smooth: float = 1.0) -> Any:
+def log_cosh_dice(maps: Any, masks: Any, smooth: float = 1.0) -> Tensor | Array:
     """log(cosh(1 - Dice)) of soft maps, Dice = (2 sum M T + smooth) / (sum M + sum T + smooth).
 
     Jadon, "A survey of loss functions for semantic segmentation", 2020; in the paper's tables
@@ -37,8 +42,12 @@ def log_cosh_dice(maps: Any, masks: Any, smooth: float = 1.0) -> Any:
     return back(torch.log(torch.cosh(1 - dice)))
 
 
+@overload
+def mae(maps: Array, masks: Any, form: Literal["mean", "sqrt"] = "mean") -> Array: ...
+@overload
+def mae(maps: Any, masks: Any, form: Literal["mean", "sqrt"] = "mean") -> Tensor: ...
 @within_memory
-def mae(maps: Any, masks: Any, form: str = "mean") -> Any:
+def mae(maps: Any, masks: Any, form: Literal["mean", "sqrt"] = "mean") -> Tensor | Array:
     """Mean absolute difference mean |M - T| over the pixels, MAE of the paper's Tables 1 and 2.
 
     Args:
@@ -72,4 +81,5 @@ def mae_of(case: Case) -> Tensor:
 
     The smaller, the better. Where the object is small, a map of zeros is hard to beat.
     """
-    return mae(case.maps, case.masks, case.preset.mae_form)
+    form: Literal["mean", "sqrt"] = "sqrt" if case.preset.mae_form == "sqrt" else "mean"
+    return mae(case.maps, case.masks, form)

@@ -19,7 +19,7 @@ from PIL import Image
 from gag_fast.images import ImageError, fit, load_image
 from gag_fast.measures import Measure
 from gag_fast.models import Preprocessing
-from gag_fast.presets import Preset, preset
+from gag_fast.presets import Preset, find
 from gag_fast.report import charts
 from gag_fast.report.colormaps import anchors
 from gag_fast.report.live import pack
@@ -284,9 +284,9 @@ class Pictures:
 def preset_of(run: Run) -> Preset:
     """The preset that a run was scored by, the paper's when it does not say."""
     try:
-        return preset(run.section("preset") or str(run.setting("preset", "paper")))
+        return find(run.section("preset") or str(run.setting("preset", "paper")))
     except (TypeError, ValueError):
-        return preset("paper")
+        return find("paper")
 
 
 def _preprocessing(run: Run) -> Preprocessing | None:

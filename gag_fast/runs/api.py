@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import Unpack
+from typing import Literal, Unpack
 
 from torch import nn
 
 from gag_fast._errors import InputTypeError
+from gag_fast._progress import Report
 from gag_fast.attribution.explanation import Explanation, MethodOptions
 from gag_fast.attribution.own import Method, importable
+from gag_fast.attribution.registry import MethodName
 from gag_fast.data import Dataset
+from gag_fast.measures import MeasureName
 from gag_fast.models import ModelSpec
-from gag_fast.presets import Preset
+from gag_fast.presets import Preset, PresetName
 from gag_fast.report.deciding import Rule
 from gag_fast.runs.request import Request, Summary
 from gag_fast.runs.run import run as run_request
@@ -22,17 +25,17 @@ from gag_fast.runs.run import run as run_request
 def run(
     data: str | os.PathLike[str] | Dataset,
     model: str | nn.Module | tuple[nn.Module, ModelSpec],
-    methods: Sequence[Method] | Method,
+    methods: Sequence[MethodName | Method] | MethodName | Method,
     out: str | os.PathLike[str],
     *,
     maps: Mapping[str, str | os.PathLike[str]] | None = None,
-    metrics: Sequence[str] = ("rcap", "dauc", "iauc"),
-    preset: str | Preset = "paper",
-    presets: Sequence[str] = (),
+    metrics: Sequence[MeasureName | Literal["all"]] = ("rcap", "dauc", "iauc"),
+    preset: PresetName | Preset = "paper",
+    presets: Sequence[PresetName] = (),
     weights: str = "default",
     onnx: str | os.PathLike[str] | None = None,
     trust_onnx: bool = False,
-    score: str | None = None,
+    score: Literal["logits", "probabilities", "sigmoid"] | None = None,
     output: str | None = None,
     n: int | None = None,
     noise: float = 0.15,
@@ -47,10 +50,11 @@ def run(
     chunk: int | None = None,
     keep_maps: bool = False,
     until_decided: Rule | None = None,
-    engine: str = "local",
+    engine: Literal["local", "ray"] = "local",
     workers: int | None = None,
     retry_failed: bool = False,
     quiet: bool = False,
+    progress: Report = True,
     **method_options: Unpack[MethodOptions],
 ) -> Summary:
     """Explains and scores a data set into a folder; goes on with the folder's run if there is one.
@@ -89,6 +93,8 @@ def run(
         workers: decoding processes, or Ray's workers.
         retry_failed: try the failed images again.
         quiet: no progress and no notes on stderr.
+        progress: a bar on a terminal or in a notebook, else plain lines; False: none; or a function
+            that is called with (done, total) images.
         **method_options: the methods' own, as in `explain_many`.
 
     Returns:
@@ -132,4 +138,4 @@ def run(
         workers=workers,
         retry_failed=retry_failed,
     )
-    return run_request(request, quiet)
+    return run_request(request, quiet, progress)

@@ -17,7 +17,7 @@ from torch import nn
 
 from gag_fast import measures
 from gag_fast._errors import GagFastError
-from gag_fast._progress import Progress
+from gag_fast._progress import Progress, Report
 from gag_fast._run_files import settings_hash
 from gag_fast.attribution.gradients import GradientEngine
 from gag_fast.attribution.registry import check_fit, layer_rule, recipes_of
@@ -28,7 +28,7 @@ from gag_fast.data import Dataset, open_dataset
 from gag_fast.measures import Measure, Need
 from gag_fast.models import ModelSpec, device_of, given_model, load_model
 from gag_fast.presets import Preset
-from gag_fast.presets import preset as find_preset
+from gag_fast.presets import find as find_preset
 from gag_fast.report.deciding import Rule
 from gag_fast.runs import manifest
 from gag_fast.runs.chunks import chunk_size, cut
@@ -72,7 +72,7 @@ class Opened:
 
 
 @contextmanager
-def opened(request: Request, quiet: bool = False) -> Iterator[Opened]:
+def opened(request: Request, quiet: bool = False, progress_to: Report = True) -> Iterator[Opened]:
     """Opens the request's run, a new one or the folder's; holds its lock and models meanwhile.
 
     Raises:
@@ -97,7 +97,7 @@ def opened(request: Request, quiet: bool = False) -> Iterator[Opened]:
         stored = folder.manifest() if folder.parts() else None
         if stored is None:
             _remove_exports(folder, spec)
-        progress = Progress(len(dataset), quiet=quiet)
+        progress = Progress(len(dataset), quiet=quiet, report=progress_to)
         for note in dataset.notes:
             progress.note(note)
         onnx = _onnx(request, folder, loaded, progress)
