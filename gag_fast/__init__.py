@@ -30,6 +30,7 @@ _PUBLIC = {
     "OnnxGradients": "classifier",
     "Preset": "presets",
     "Scores": "metrics",
+    "plot": "plotting",
     "preset": "presets",
     "evaluate": "evaluation",
     "rcap": "metrics",
@@ -63,6 +64,7 @@ if TYPE_CHECKING:  # what a type checker sees: these names, and no others
     from gag_fast.models import Preprocessing as Preprocessing
     from gag_fast.models import load_model as load_model
     from gag_fast.onnx_explanation import OnnxExplanation as OnnxExplanation
+    from gag_fast.plotting import plot as plot
     from gag_fast.presets import Preset as Preset
     from gag_fast.presets import preset as preset
     from gag_fast.runs.api import run as run

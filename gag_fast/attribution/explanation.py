@@ -57,7 +57,7 @@ class MethodOptions(TypedDict, total=False):
     segments: int | str | Tensor
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Explanation:
     """How to explain, checked.
 
@@ -92,6 +92,14 @@ class Explanation:
     noise_range: str | None = None
     score: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        """What differs from the defaults."""
+        changed = {**self.changed(), **self.options}
+        words = (
+            f"{k}={describe(v) if isinstance(v, Tensor) else repr(v)}" for k, v in changed.items()
+        )
+        return f"Explanation({', '.join(words)})"
 
     def __post_init__(self) -> None:
         settings_named(self.settings)

@@ -133,7 +133,7 @@ class Request:
                 raise GagFastError(f"{measure} is to decide, but not among the metrics")
 
 
-@dataclass
+@dataclass(repr=False)
 class Summary:
     """How a run stands when `run` returns.
 
@@ -156,6 +156,17 @@ class Summary:
     failures: dict[str, str] = field(default_factory=dict)
     interrupted: int | None = None
     settled: bool = False
+
+    def __repr__(self) -> str:
+        """How far it is, and what failed."""
+        words = [f"{self.done} of {self.images} images"]
+        if self.settled:
+            words.append("the ranking is decided")
+        if self.failures:
+            words.append(f"{len(self.failures)} failed")
+        if self.interrupted is not None:
+            words.append(f"interrupted by signal {self.interrupted}")
+        return f"Summary({self.out}: {', '.join(words)})"
 
     def to_frame(self) -> Any:
         """The rows that are there, as a pandas DataFrame; needs pandas."""

@@ -42,6 +42,7 @@ ROOMS: dict[str, set[str]] = {
     "onnx_explanation": {"_inputs", "attribution", "classifier", "models", "onnx_metadata", "ops"},
     "captum_api": {"_inputs", "attribution", "explainer"},
     "quantus_api": {"attribution", "explainer"},
+    "plotting": {"images", "measures", "metrics", "models", "report"},
     "evaluation": {"_progress", "classifier", "explainer", "measures", "metrics", "presets"},
     "runs": {
         "_progress",
