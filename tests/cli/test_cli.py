@@ -82,7 +82,6 @@ def test_python_m_is_the_same():
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ((), "the following arguments are required: COMMAND"),
         (("dance",), "invalid choice: 'dance'"),
         (("explain", "a.png"), "the following arguments are required: --model"),
         (("evaluate", "d", "--model", "m", "--out", "r", "--p", "101"), "from 0 to 100, got 101"),
