@@ -97,10 +97,8 @@ def _maps_of(maps: Any) -> tuple[list[str], np.ndarray]:
             raise GagFastError("maps must hold at least one method's, got none")
         each = {str(name): as_numbers(value, f"maps[{name!r}]") for name, value in maps.items()}
         shapes = {name: list(value.shape) for name, value in each.items()}
-        if (
-            any(value.dim() != 3 for value in each.values())
-            or len({*map(str, shapes.values())}) > 1
-        ):
+        first = next(iter(shapes.values()))
+        if len(first) != 3 or any(shape != first for shape in shapes.values()):
             raise GagFastError(f"maps must be name -> [B, H, W], all alike, got {shapes}")
         return list(each), torch.stack(list(each.values()), dim=1).cpu().double().numpy()
     found = as_numbers(maps, "maps")

@@ -96,7 +96,6 @@ def test_what_does_not_belong_together(images, maps, change, said):
 
 def test_without_matplotlib_one_line_says_what_to_install(images, maps, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(
-        ImportError, match=r"^plot needs matplotlib: pip install 'gag-fast\[plot\]'$"
-    ):
+    with pytest.raises(ImportError) as told:
         gag_fast.plot(maps, images)
+    assert str(told.value) == "plot needs matplotlib: pip install 'gag-fast[plot]'"
