@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import io
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +25,9 @@ if TYPE_CHECKING:
 
 _INCHES = 2.2
 """Side of a picture."""
+
+_DOTS = 90
+"""An inch, in a notebook."""
 
 
 def plot(
@@ -87,7 +92,15 @@ def plot(
                 _picture(next(cells), over, "")
         for curve, (x, y) in curves.items():
             _lines(next(cells), measures.CURVES[curve], names, x[row], y[row])
+    # A notebook that never imported pyplot would show its name only.
+    figure._repr_jpeg_ = functools.partial(_jpeg, figure)  # type: ignore[attr-defined]
     return figure
+
+
+def _jpeg(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="jpeg", dpi=_DOTS, pil_kwargs={"quality": 85})
+    return buffer.getvalue()
 
 
 def _maps_of(maps: Any) -> tuple[list[str], np.ndarray]:

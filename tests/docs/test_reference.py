@@ -74,6 +74,8 @@ UNITS = {
 
 SERVES = {
     "gag_fast.GagFastError",
+    "gag_fast.Scores",
+    "gag_fast.plot",
     "gag_fast.ModelSpec",
     "gag_fast.Preprocessing",
     "gag_fast.Preset",

@@ -1,5 +1,6 @@
 """gag_fast.plot: what is drawn where, and which of its arguments do not belong together."""
 
+import io
 import sys
 
 import numpy as np
@@ -99,3 +100,10 @@ def test_without_matplotlib_one_line_says_what_to_install(images, maps, monkeypa
     with pytest.raises(ImportError) as told:
         gag_fast.plot(maps, images)
     assert str(told.value) == "plot needs matplotlib: pip install 'gag-fast[plot]'"
+
+
+def test_a_notebook_shows_it_without_pyplot(images, maps):
+    figure = gag_fast.plot(maps, images)
+    data = figure._repr_jpeg_()
+    assert Image.open(io.BytesIO(data)).format == "JPEG"
+    assert len(data) < 300_000
