@@ -25,11 +25,6 @@ class Told(list):
         assert {t for _, t in self} == {total}
 
 
-@pytest.fixture
-def images():
-    return torch.randn(3, 3, 16, 16, generator=torch.Generator().manual_seed(0))
-
-
 @pytest.mark.parametrize(
     ("method", "options", "total"),
     [

@@ -19,11 +19,6 @@ def clf():
     return gag_fast.Classifier.from_torch(build())
 
 
-@pytest.fixture
-def images():
-    return torch.randn(3, 3, 16, 16, generator=torch.Generator().manual_seed(0))
-
-
 def test_scores_of_one_map_an_image(clf, images):
     maps = torch.rand(3, 16, 16)
     scores = gag_fast.evaluate(clf, images, maps, [0, 1, 2], ("gini", "rcap"), "official")
