@@ -227,7 +227,7 @@ ABOUT: dict[str, str] = {
     "blur_ig": "integrated gradients on a path from a blurred image to the sharp one",
     "guided_backprop": "the gradient, negative values stopped at every ReLU",
     "grad_cam": "activations of a late layer, weighted by their mean gradients",
-    "grad_cam_pp": "activations of a late layer, weighted by their positive gradients, pixel by pixel",
+    "grad_cam_pp": "activations of a late layer, weighted pixel by pixel by positive gradients",
     "xrai": "regions of the image, ranked by the attribution that they hold",
     "input_x_gradient": "the gradient of the image, times the image",
     "legrad": "gradients of a transformer's attention, over its layers",
