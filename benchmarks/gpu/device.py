@@ -107,7 +107,7 @@ class Rehearsal(Gpu):
 
 @contextlib.contextmanager
 def pipeline(choice: str):
-    """Many images in one kernel wherever that can be ("1"), or never ("0")."""
+    """Many images in one kernel wherever that can be ("1"), where it pays ("auto"), or never."""
     before = os.environ.get(PIPELINE)
     os.environ[PIPELINE] = choice
     try:
