@@ -170,7 +170,8 @@ def test_a_single_output_makes_two_classes(sigmoid, flat):
     }
     torch.testing.assert_close(raw[0], -raw[1])
     points = x.clone().requires_grad_()
-    torch.testing.assert_close(raw[1], torch.autograd.grad(model(points).sum(), points)[0])
+    score = model(points).logit() if sigmoid else model(points)  # log odds of a probability
+    torch.testing.assert_close(raw[1], torch.autograd.grad(score.sum(), points)[0])
     predicted = (model(x).reshape(-1) > (0.5 if sigmoid else 0)).long()
     chosen = gag_fast.explain(model, x, None, "vanilla", channels="keep")
     for i, target in enumerate(predicted.tolist()):

@@ -102,7 +102,9 @@ def test_all_ten_methods_have_a_row_with_their_cost():
     from gag_fast.attribution.registry import names
 
     rows = maps.rows_of("methods")
-    assert {name.partition("@")[0] for name in rows.values()} == set(names())
+    methods = {name.partition("@")[0] for name in rows.values()}
+    assert len(methods) == 10
+    assert methods < set(names())  # and those that the paper does not compare
     scores = made_up("isic")
     for values in scores.values():
         values["absgrad"] = values["guided_absgrad@0"]
