@@ -36,7 +36,7 @@ def run_folder(tmp_path_factory):
 def test_closed_streams(run_folder, redirect, tmp_path):
     found = gag_fast(["report", run_folder, "--out", tmp_path / "r"], tmp_path, redirect)
     assert (found.returncode, found.stderr) == (0, b"")
-    assert len(list((tmp_path / "r").iterdir())) == 5
+    assert len(list((tmp_path / "r").glob("[!.]*"))) == 5
 
 
 def test_a_reader_that_goes_away(run_folder, tmp_path):
@@ -50,7 +50,7 @@ def test_a_reader_that_goes_away(run_folder, tmp_path):
         capture_output=True,
     )
     assert (found.returncode, found.stderr) == (0, b"")
-    assert len(list((tmp_path / "r").iterdir())) == 5
+    assert len(list((tmp_path / "r").glob("[!.]*"))) == 5
 
 
 def test_a_terminal_of_ascii(run_folder, tmp_path):

@@ -31,9 +31,9 @@ def test_the_pictures_are_those_of_a_run(request_of, tmp_path, monkeypatch):
     made = []
     original = evaluation._run
 
-    def watched(clf, case, prepared):
+    def watched(clf, case, prepared, *more):
         made.append(len(prepared.plan))
-        return original(clf, case, prepared)
+        return original(clf, case, prepared, *more)
 
     monkeypatch.setattr(evaluation, "_run", watched)
     found = forecast(asked)
