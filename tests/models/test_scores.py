@@ -153,9 +153,7 @@ def test_a_declaration_reaches_explain():
     torch.testing.assert_close(declared, plain / 100)
     undeclared = gag_fast.explain(narrow, IMAGES, 1, "smoothgrad", **RAW)
     torch.testing.assert_close(undeclared, 4 * declared, rtol=0.1, atol=0)  # 1 / (p (1 - p))
-    with pytest.raises(
-        ValueError, match=r"one of logit, nll, probability \(what is diff.*'odds'"
-    ):
+    with pytest.raises(ValueError, match=r"one of logit, nll, probability \(what is diff.*'odds'"):
         gag_fast.explain(Net(), IMAGES, score="odds")
     with GradientEngine(Net()) as engine, pytest.raises(TypeError, match="score: said to the engi"):
         gag_fast.explain(engine, IMAGES, score="sigmoid")
