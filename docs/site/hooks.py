@@ -17,7 +17,6 @@ import re
 from pathlib import Path
 from typing import Any
 
-from mkdocs.structure.files import File
 from page_tables import command_line
 
 import gag_fast
@@ -26,13 +25,6 @@ ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "build" / "docs" / "gag_fast"
 
 log = logging.getLogger("mkdocs.hooks.gag_fast")
-
-_YET = {
-    "models.md": "Models",
-    "gpu.md": "On a GPU",
-    "methods.md": "Methods",
-    "measures.md": "Measures",
-}
 
 _INCLUDE = re.compile(r"^<!-- include (\S+) -->$", re.M)
 _COMMANDS = "<!-- command line -->"
@@ -53,14 +45,6 @@ def on_startup(**_: Any) -> None:
         old.unlink()
     for path in [*(ROOT / "gag_fast").iterdir(), ROOT / "export"]:
         (PACKAGE / path.name).symlink_to(path)
-
-
-def on_files(files: Any, config: Any) -> Any:
-    """A title alone for pages that are named here and yet to be written."""
-    for name, title in _YET.items():
-        if files.get_file_from_path(name) is None:
-            files.append(File.generated(config, name, content=f"# {title}\n"))
-    return files
 
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
@@ -95,7 +79,7 @@ def on_post_build(config: Any, **_: Any) -> None:
 
 def _pages() -> dict[str, str]:
     """File of the checkout -> the page of docs/ that shows it."""
-    found = {f"docs/{name}": name for name in _YET}
+    found = {}
     for path in (ROOT / "docs").rglob("*.md"):
         inside = path.relative_to(ROOT / "docs").as_posix()
         found[f"docs/{inside}"] = inside

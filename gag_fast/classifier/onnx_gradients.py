@@ -47,7 +47,7 @@ class OnnxGradients:
             than the CPU's is compared with it once on opening, and refused where it is wrong.
         batch_size: images in a pass; None: 1 on the CPU, where passes run side by side, 32 on CUDA.
         precision: "f32", or "bf16" or "fp16" where the provider has it: gradients are then off by
-            a tenth to a third, which is logged.
+            a tenth to four tenths, which is logged.
         threads: CPU threads; None: torch's number. Each runs passes of its own.
         device: CUDA device index.
 
