@@ -39,7 +39,12 @@ def refusal(method, module):
 
 
 def rectifiers(module):
-    return any(isinstance(m, (nn.ReLU, nn.ReLU6)) for m in module.modules())
+    """Whether it has modules that rectify, or calls the function, as Inception's layers do."""
+    by_function = {"BasicConv2d"}
+    return any(
+        isinstance(m, (nn.ReLU, nn.ReLU6)) or type(m).__name__ in by_function
+        for m in module.modules()
+    )
 
 
 def maps_by_every_method(module, images, targets):
