@@ -6,7 +6,6 @@ The work is the same where both show the classifier the same pictures, or explai
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import functools
 import io
@@ -20,6 +19,7 @@ from torch import Tensor
 
 import gag_fast
 from benchmarks import material
+from benchmarks.competitors import FixedMaps
 from benchmarks.suites import Cases, Group
 from gag_fast.attribution.gradients import GradientEngine
 from gag_fast.measures import MEASURES, Need
@@ -210,22 +210,8 @@ def torch_cam(module, images, maps, targets, masks, chosen):
     """torch-cam's ClassificationMetric, given the maps at hand."""
     from torchcam.metrics import ClassificationMetric
 
-    class FixedMaps:
-        """Stands where torch-cam wants an extractor."""
-
-        model = module
-
-        def __call__(self, class_idx=None, scores=None, normalized=True, **_):
-            return [maps[:, 0]]
-
-        def fuse_cams(self, cams):
-            return cams[0]
-
-        def _hooks_off(self):
-            return contextlib.nullcontext()
-
     def call():
-        metric = ClassificationMetric(FixedMaps(), lambda x: x.softmax(-1))
+        metric = ClassificationMetric(FixedMaps(module, maps[:, 0]), lambda x: x.softmax(-1))
         metric.update(images, targets.tolist())
         return metric.summary()
 

@@ -7,7 +7,7 @@ session's rate, the forwards that sharing saves.
 from __future__ import annotations
 
 from benchmarks import material
-from benchmarks.competitors import authors_way
+from benchmarks.competitors import FixedMaps, authors_way
 from benchmarks.suites import Cases, Group
 from gag_fast.metrics import evaluate, plan
 from gag_fast.presets import preset
@@ -72,24 +72,8 @@ def deletion_insertion(device: str) -> Group:
         except ImportError:
             return cases
 
-        class FixedMap:
-            """Stands where torch-cam wants an extractor, and gives the map at hand."""
-
-            model = module
-
-            def __call__(self, class_idx=None, scores=None, normalized=True, **_):
-                return [maps[:, 0]]
-
-            def fuse_cams(self, cams):
-                return cams[0]
-
-            def _hooks_off(self):
-                import contextlib
-
-                return contextlib.nullcontext()
-
         def torchcam():
-            metric = DeletionInsertionMetric(FixedMap(), lambda x: x.softmax(-1))
+            metric = DeletionInsertionMetric(FixedMaps(module, maps[:, 0]), lambda x: x.softmax(-1))
             metric.update(images, targets.tolist())
             return metric.summary()
 

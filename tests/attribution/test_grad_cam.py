@@ -9,7 +9,7 @@ from gag_fast.attribution.explaining import explain_as
 from gag_fast.attribution.explanation import Explanation
 from gag_fast.attribution.grad_cam import last_stage
 from gag_fast.attribution.gradients import GradientEngine
-from tests.attribution.attribution_models import TinyNet, build, images, shaken
+from tests.attribution.attribution_models import TinyNet, build, copying_net, images, shaken
 
 
 @pytest.mark.parametrize(
@@ -54,12 +54,7 @@ def test_the_layer_is_told():
 
 def test_by_hand():
     # One convolution that copies the pixels; the logit of class 1 is twice the mean.
-    conv = nn.Conv2d(1, 1, 3, padding=1, bias=False)
-    conv.weight.data = torch.zeros(1, 1, 3, 3)
-    conv.weight.data[0, 0, 1, 1] = 1
-    head = nn.Linear(1, 2, bias=False)
-    head.weight.data = torch.tensor([[-1.0], [2.0]])
-    model = nn.Sequential(conv, nn.AdaptiveAvgPool2d(1), nn.Flatten(), head)
+    model = copying_net()
     x = torch.tensor([[[[0.0, 1.0], [-1.0, 3.0]]]])
     raw = gag_fast.explain(model, x, 1, "grad_cam", channels="keep")
     torch.testing.assert_close(raw, x * 2 / 4)

@@ -9,6 +9,7 @@ from gag_fast.models import load_model
 from tests.attribution.attribution_models import (
     LinearNet,
     TinyNet,
+    copying_net,
     difference,
     images,
     shaken,
@@ -47,12 +48,7 @@ def test_input_x_gradient_shares_the_vanilla_pass_and_refuses_a_guide():
 def test_grad_cam_pp_by_hand():
     # One convolution that copies the pixels; class 1's logit is twice the mean: g = 1/2 at each of
     # the four pixels, whose sum is 3. a = 1/4 / (1/2 + 3/8) = 2/7, so w = 4 * 2/7 * 1/2 = 4/7.
-    conv = nn.Conv2d(1, 1, 3, padding=1, bias=False)
-    conv.weight.data = torch.zeros(1, 1, 3, 3)
-    conv.weight.data[0, 0, 1, 1] = 1
-    head = nn.Linear(1, 2, bias=False)
-    head.weight.data = torch.tensor([[-1.0], [2.0]])
-    model = nn.Sequential(conv, nn.AdaptiveAvgPool2d(1), nn.Flatten(), head)
+    model = copying_net()
     x = torch.tensor([[[[0.0, 1.0], [-1.0, 3.0]]]])
     raw = gag_fast.explain(model, x, 1, "grad_cam_pp", channels="keep", eps=0)
     torch.testing.assert_close(raw, x * 4 / 7)
