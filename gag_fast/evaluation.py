@@ -29,22 +29,6 @@ Metrics = MeasureName | Literal["all"] | Sequence[MeasureName | Literal["all"]]
 
 
 @overload
-def evaluate(
-    clf: Classifier | nn.Module | str | Path,
-    images: Tensor,
-    maps: Any,
-    targets: Any,
-    metrics: Metrics = ("rcap", "dauc", "iauc"),
-    preset: PresetName | Preset | Mapping[str, Any] = "paper",
-    masks: Any = None,
-    *,
-    model: Any = None,
-    explain: Method | Sequence[Method] = "guided_absgrad",
-    image_ids: Any = None,
-    max_bytes: int = 2**30,
-    progress: Report = False,
-) -> Scores[Tensor]: ...
-@overload
 def evaluate(  # type: ignore[overload-overlap]  # NumPy speaks DLPack too
     clf: Classifier | nn.Module | str | Path,
     images: Array,
@@ -63,7 +47,7 @@ def evaluate(  # type: ignore[overload-overlap]  # NumPy speaks DLPack too
 @overload
 def evaluate(
     clf: Classifier | nn.Module | str | Path,
-    images: Foreign,
+    images: Tensor | Foreign,
     maps: Any,
     targets: Any,
     metrics: Metrics = ("rcap", "dauc", "iauc"),

@@ -55,19 +55,6 @@ def methods() -> list[str]:
 
 
 @overload
-def explain(
-    model: nn.Module | GradientSource | Scorer,
-    images: Tensor,
-    targets: Any = None,
-    method: MethodName | Method = "guided_absgrad",
-    n: int | None = None,
-    noise: float = 0.15,
-    p: float = 85,
-    seed: int = 0,
-    batch_size: int | None = None,
-    **options: Unpack[_Options],
-) -> Tensor: ...
-@overload
 def explain(  # type: ignore[overload-overlap]  # NumPy speaks DLPack too
     model: nn.Module | GradientSource | Scorer,
     images: Array,
@@ -83,7 +70,7 @@ def explain(  # type: ignore[overload-overlap]  # NumPy speaks DLPack too
 @overload
 def explain(
     model: nn.Module | GradientSource | Scorer,
-    images: Foreign,
+    images: Tensor | Foreign,
     targets: Any = None,
     method: MethodName | Method = "guided_absgrad",
     n: int | None = None,
@@ -196,19 +183,6 @@ def explain(
 
 
 @overload
-def explain_many(
-    model: nn.Module | GradientSource | Scorer,
-    images: Tensor,
-    targets: Any = None,
-    methods: Sequence[MethodName | Method] = ("guided_absgrad",),
-    n: int | None = None,
-    noise: float = 0.15,
-    p: float = 85,
-    seed: int = 0,
-    batch_size: int | None = None,
-    **options: Unpack[_Common],
-) -> dict[str, Tensor]: ...
-@overload
 def explain_many(  # type: ignore[overload-overlap]  # NumPy speaks DLPack too
     model: nn.Module | GradientSource | Scorer,
     images: Array,
@@ -224,7 +198,7 @@ def explain_many(  # type: ignore[overload-overlap]  # NumPy speaks DLPack too
 @overload
 def explain_many(
     model: nn.Module | GradientSource | Scorer,
-    images: Foreign,
+    images: Tensor | Foreign,
     targets: Any = None,
     methods: Sequence[MethodName | Method] = ("guided_absgrad",),
     n: int | None = None,
