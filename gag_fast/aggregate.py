@@ -7,10 +7,10 @@ square that overflows the accumulator counts as not finite, and so does, for the
 value that does. The same holds on CPU and CUDA.
 
 Very small gradients: a variance has the square of the gradients' unit. In float32 it loses digits
-where gradients are below 1e-19 or so in magnitude, and is 0 below 1e-23: where that makes all
-variances of a channel 0, all pixels are at the percentile and p damps none. Hand such gradients in
-as float64, or multiply them by a power of two, which is exact (and multiplies V, the weight of the
-pixels below the percentile, by its square).
+where gradients are below 1e-19 or so in magnitude, and is 0 below 1e-23: where that makes the
+percentile 0, p damps none, and on the CPU a warning says so (a GPU would have to be waited for).
+Hand such gradients in as float64, or multiply them by a power of two, which is exact (and
+multiplies V, the weight of the pixels below the percentile, by its square).
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ from gag_fast._inputs import (
     check_channels,
     check_samples,
     describe,
+    doubt_size,
 )
 
 
@@ -108,6 +109,8 @@ def guided_absgrad(
     if isinstance(grads, (Tensor, np.ndarray)):
         stack, batched = as_stack(grads)
         check_samples(stack.shape[1], percents)
+        if any(percents):
+            doubt_size(stack[:, 0])
         maps = ops.guided_absgrad(stack, percents, normalize=normalize, keep_channels=keep)
         return _hand_back(maps, single, batched, isinstance(grads, np.ndarray))
     stats = _fold_sequence(grads)
@@ -363,6 +366,8 @@ class GradientStats:
         with self._lock:
             check_samples(self._count, percents, "count")
             state = self._require(1, "guided_absgrad")
+            if any(percents):
+                doubt_size(state.shift)
             maps = ops.guided_absgrad_from_stats(
                 state.m2,
                 state.abssum,

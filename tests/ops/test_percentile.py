@@ -1,6 +1,7 @@
 """The guide's threshold: the pixels of numpy.percentile on the operator's own variances."""
 
 import ctypes
+import warnings
 from fractions import Fraction
 
 import numpy as np
@@ -198,7 +199,10 @@ def test_variances_that_underflow():
     """As the text of gag_fast.aggregate says: p damps nothing, in float64 or scaled it does."""
     grads = torch.randn(5, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 1e-25
     plain = gag_fast.guided_absgrad(grads, 0)
-    assert torch.equal(gag_fast.guided_absgrad(grads, 85), plain)
+    with pytest.warns(UserWarning, match="have variances that underflow to 0"):
+        assert torch.equal(gag_fast.guided_absgrad(grads, 85), plain)
+    with pytest.warns(UserWarning, match="have variances that underflow to 0"):
+        gag_fast.guided_absgrad(list(grads), 85)
     expected = oracle.saliency(grads.double().numpy()[None], 85)[0]
     assert np.abs(gag_fast.guided_absgrad(grads.double(), 85).numpy() - expected).max() <= 1e-12
     stats = gag_fast.GradientStats()
@@ -206,3 +210,22 @@ def test_variances_that_underflow():
     assert not stats.variance().any()
     scaled = gag_fast.guided_absgrad(grads * 2.0**60, 85)
     assert np.abs(scaled.numpy() - expected).max() <= 1e-6
+
+
+def test_an_underflow_in_one_image_of_a_batch():
+    grads = torch.randn(3, 5, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    grads[1] *= 1e-25
+    grads[2] = 0
+    with pytest.warns(UserWarning, match=r"gradients of at most .e-25 have variances"):
+        gag_fast.guided_absgrad(grads, 85)
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0, 1e-18])
+def test_variances_that_are_0_by_right_are_no_underflow(value):
+    """Gradients that do not differ, as a linear model's, or that are all 0."""
+    grads = torch.full((5, 3, 16, 16), value)
+    grads[:, :, :2] = 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        gag_fast.guided_absgrad(grads, 85)
+        gag_fast.guided_absgrad(torch.stack([grads, grads]), [85, 0])
