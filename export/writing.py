@@ -16,6 +16,7 @@ from torch import nn
 from gag_fast._errors import GagFastError, first_line
 from gag_fast._files import native_source, replacing
 from gag_fast._runtime import require_onnxruntime
+from gag_fast.classifier.providers import CPU
 from gag_fast.models import ModelSpec
 
 INPUT = "images"
@@ -124,3 +125,18 @@ def check_file(path: Path) -> None:
         raise ExportError(
             f"the ONNX checker refuses the exported file: {first_line(error)}"
         ) from None
+
+
+def refuse_wrong(provider: str, what: str, off: float, tolerance: float) -> None:
+    """Refuses what a provider computes where it is further off than the tolerance, or NaN.
+
+    Raises:
+        ExportError: that names the provider.
+    """
+    if off <= tolerance:
+        return
+    others = "" if provider == CPU else "; name those that shall run it (providers=...)"
+    raise ExportError(
+        f"{provider} computes {what} wrong: difference {off:.1e}, over the tolerance "
+        f"{tolerance:.1e}; no file was written{others}"
+    )

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from gag_fast import onnx_metadata, ops
 from gag_fast._errors import ClassifierError, within_memory
-from gag_fast._inputs import adopted, as_percents
+from gag_fast._inputs import adopted, as_percents, as_targets
 from gag_fast.attribution.inputs import as_keys
 from gag_fast.classifier.arguments import checked_images
 from gag_fast.classifier.graphs import GraphDriver, GraphLane
@@ -43,6 +44,7 @@ class OnnxExplanation:
         path: the file.
         providers: what really runs, in order of preference.
         spec: of the model it was exported from, or None.
+        num_classes: K.
 
     Raises:
         ClassifierError: on loading and on use; one line that names what was received.
@@ -60,7 +62,6 @@ class OnnxExplanation:
         self.path = Path(path)
         self._driver = GraphDriver(self.path, providers, precision, threads, device, batch=1)
         self._session, self.providers = self._driver.session, self._driver.providers
-        self._lanes: tuple[tuple[int, int], list[GraphLane]] | None = None
         self._lock = threading.RLock()
         given = {value.name: value for value in self._session.get_inputs()}
         gives = tuple(value.name for value in self._session.get_outputs())
@@ -75,20 +76,15 @@ class OnnxExplanation:
             raise ClassifierError(f"{self.path.name} leaves the images' size open: {shape}")
         check_bounds(shape, (), self.path.name)
         self._shape = (shape[1], shape[2], shape[3])
-        self.spec = self._spec()
-
-    def _spec(self) -> ModelSpec | None:
-        props = self._session.get_modelmeta().custom_metadata_map
-        if "classes" not in props:
-            return None
-        try:
-            classes = int(props["classes"])
-        except ValueError:
+        metadata = self._session.get_modelmeta().custom_metadata_map
+        classes = metadata.get("classes", "")
+        if not (classes.isascii() and classes.isdigit()):
             raise ClassifierError(
-                f"{self.path}: the metadata's number of classes is {props['classes'][:40]!r}"
-            ) from None
-        found = onnx_metadata.decode(props, classes, str(self.path), self._shape[0])
-        return None if found is None else found[0]
+                f"{self.path}: the metadata's number of classes is {classes[:40]!r}"
+            )
+        self.num_classes = int(classes)
+        found = onnx_metadata.decode(metadata, self.num_classes, str(self.path), shape[1])
+        self.spec: ModelSpec | None = None if found is None else found[0]
 
     @within_memory
     def __call__(
@@ -120,7 +116,7 @@ class OnnxExplanation:
         images = adopted(images, "images")
         x = checked_images(images, self._shape[0], self._shape[1:])
         percents, single = as_percents(p)
-        classes = torch.as_tensor(targets).to(torch.int64).reshape(-1).expand(len(x))
+        classes = as_targets(targets, len(x), self.num_classes)
         fixed = self._checked_noise(noise)
         count = n if fixed is None else len(fixed)
         if count < 2 and any(percents):
@@ -137,7 +133,8 @@ class OnnxExplanation:
             out[job] = lane.outputs["maps"][0]
 
         with self._lock, torch.inference_mode(False):
-            lanes = self._opened_lanes(count, len(percents))
+            sizes = (count, len(percents))
+            lanes = self._driver.lanes(sizes, partial(self._new_lane, *sizes))
             for lane in lanes:
                 lane.inputs["p"].copy_(torch.tensor(percents))
                 if fixed is not None:
@@ -156,14 +153,6 @@ class OnnxExplanation:
             wanted = ", ".join(map(str, self._shape))
             raise ClassifierError(f"noise must be [n, {wanted}], got {list(given.shape)}")
         return given.float()
-
-    def _opened_lanes(self, samples: int, percents: int) -> list[GraphLane]:
-        key = (samples, percents)
-        if self._lanes is None or self._lanes[0] != key:
-            self._lanes = None
-            lanes = [self._new_lane(*key) for _ in range(self._driver.lanes_at_once)]
-            self._lanes = (key, lanes)
-        return self._lanes[1]
 
     def _new_lane(self, samples: int, percents: int) -> GraphLane:
         device = self._driver.device

@@ -98,6 +98,14 @@ class GraphDriver:
         self.lanes_at_once = threads if opened.stream is None else 1
         self.device = torch.device("cpu") if opened.stream is None else opened.stream.device
         self._pool: LanePool | None = None
+        self._lanes: tuple[object, list[GraphLane]] | None = None
+
+    def lanes(self, sizes: object, make: Callable[[], GraphLane]) -> list[GraphLane]:
+        """As many lanes as run side by side, those of the last call where the sizes are its."""
+        if self._lanes is None or self._lanes[0] != sizes:
+            self._lanes = None  # their memory goes before the new ones' comes
+            self._lanes = (sizes, [make() for _ in range(self.lanes_at_once)])
+        return self._lanes[1]
 
     def drive(
         self, lanes: list[GraphLane], jobs: int, work: Callable[[GraphLane, int], None]

@@ -18,10 +18,10 @@ from torch import Tensor
 
 from gag_fast import onnx_metadata
 from gag_fast._errors import ClassifierError, within_memory
-from gag_fast._inputs import adopted, as_numbers
+from gag_fast._inputs import adopted, as_targets
 from gag_fast.classifier.arguments import checked_batch_size, checked_images
 from gag_fast.classifier.graphs import GraphDriver, GraphLane
-from gag_fast.classifier.lanes import Shape, image_shape
+from gag_fast.classifier.lanes import Shape
 from gag_fast.classifier.opening import check_bounds
 from gag_fast.classifier.providers import CPU, Providers
 from gag_fast.models import ModelSpec
@@ -88,7 +88,6 @@ class OnnxGradients:
         self._rows = chosen or (1 if on_cpu else 32)
         # Several passes a lane at each call: what is done between calls then hardly counts.
         self._at_once = self._rows * (8 * self._driver.lanes_at_once if on_cpu else 1)
-        self._lanes: tuple[Shape, list[GraphLane]] | None = None
         self._lock = threading.RLock()
         self._precision = precision
         if self.providers[0] != CPU or precision != "f32":
@@ -130,24 +129,15 @@ class OnnxGradients:
 
         Args:
             images: torch (CPU or CUDA) or NumPy, normalised for the model.
-            targets: classes [B].
+            targets: classes [B], or one for all.
 
         Returns:
             the same kind as the images, on the same device.
         """
         images = adopted(images, "images")
         x = checked_images(images, self._shape[0], self._shape[1:])
-        classes = as_numbers(targets, "targets")
-        if classes.is_floating_point() or classes.dtype == torch.bool or classes.ndim != 1:
-            raise ClassifierError(f"targets must be integers [{len(x)}], got {targets!r}")
-        if len(classes) != len(x):
-            raise ClassifierError(f"{len(classes)} targets for {len(x)} images")
-        if int(classes.min()) < 0 or int(classes.max()) >= self.num_classes:
-            raise ClassifierError(
-                f"targets must be classes from 0 to {self.num_classes - 1}, "
-                f"got {int(classes.min())} to {int(classes.max())}"
-            )
-        found = self._run(x, classes.to(torch.int64), "gradients")
+        classes = as_targets(targets, len(x), self.num_classes)
+        found = self._run(x, classes, "gradients")
         if isinstance(images, np.ndarray):
             return found.cpu().numpy()
         return found.to(images.device)
@@ -191,19 +181,12 @@ class OnnxGradients:
             out[part] = lane.outputs[wanted][:count]
 
         with self._lock, torch.inference_mode(False):  # callers may keep the result for autograd
-            self._driver.drive(
-                self._opened_lanes(image_shape(images)), -(-len(images) // rows), work
-            )
+            lanes = self._driver.lanes(None, self._new_lane)
+            self._driver.drive(lanes, -(-len(images) // rows), work)
         return out
 
-    def _opened_lanes(self, shape: Shape) -> list[GraphLane]:
-        if self._lanes is None or self._lanes[0] != shape:
-            lanes = [self._new_lane(shape) for _ in range(self._driver.lanes_at_once)]
-            self._lanes = (shape, lanes)
-        return self._lanes[1]
-
-    def _new_lane(self, shape: Shape) -> GraphLane:
-        images = torch.zeros(self._rows, *shape, device=self.device)
+    def _new_lane(self) -> GraphLane:
+        images = torch.zeros(self._rows, *self._shape, device=self.device)
         targets = torch.zeros(self._rows, dtype=torch.int64, device=self.device)
         scores = torch.empty(self._rows, self.num_classes, device=self.device)
         return GraphLane(

@@ -72,6 +72,8 @@ def open_openvino(
         if device is not None:
             return _plugin_session(model, device, properties)
         return OpenVinoSession(model, properties)
+    except ClassifierError:
+        raise
     except Exception as error:  # OpenVINO raises RuntimeError, ONNX Runtime kinds of its own
         raise ClassifierError(f"{name} cannot be loaded by OpenVINO: {first_line(error)}") from None
 
@@ -229,18 +231,29 @@ class OpenVinoSession:
     """A compiled model with the members of an InferenceSession that are used here."""
 
     def __init__(self, model: str | bytes, properties: Mapping[str, str]) -> None:
-        import openvino
-
         read = _core().read_model(model=model)
-        self._dynamic = [_value(port) for port in read.inputs]
+        self._inputs = [_value(port) for port in read.inputs]
         self._outputs = [_value(port) for port in read.outputs]
-        self._model, self._metadata = model, None
+        self._model = model
         self._compiled = _core().compile_model(read, "CPU", dict(properties))
-        del openvino
+        self._check_precision(properties["INFERENCE_PRECISION_HINT"])
+
+    def _check_precision(self, hint: str) -> None:
+        """Refuses another precision in place of the one asked for.
+
+        OpenVINO takes bf16 for fp16 on processors that have units for it alone, unasked.
+        """
+        short = {given: name for name, given in _HINTS.items()}
+        taken = self._compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
+        if hint in short and taken != hint:
+            raise ClassifierError(
+                f"OpenVINO does not compute in {short[hint]} on this processor, it would take "
+                f"{short.get(taken, taken)}: ask for that, or for f32"
+            )
 
     def get_inputs(self) -> list[_Value]:
         """In the file's order."""
-        return self._dynamic
+        return self._inputs
 
     def get_outputs(self) -> list[_Value]:
         """In the file's order."""

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import gag_fast
-from gag_fast._errors import ClassifierError
+from gag_fast._errors import ClassifierError, GagFastError
 from gag_fast.export import ExportError, explanation, export_explanation, export_gradients
 from tests.export.test_gradients import PROVIDERS, SPEC, Small, images
 
@@ -71,6 +71,8 @@ def test_a_map_of_one_value_is_zeros_and_p_0_needs_no_variance(written):
         ClassifierError, match=r"noise must be \[n, 3, 16, 16\], got \[2, 3, 8, 8\]"
     ):
         run(images(1), [0], torch.zeros(2, 3, 8, 8))
+    with pytest.raises(GagFastError, match="target 5 is not one of the model's 5 classes"):
+        run(images(1), [5])
     with pytest.raises(ClassifierError, match="is no file of an explanation"):
         gag_fast.OnnxExplanation(written[1])
 
@@ -78,6 +80,7 @@ def test_a_map_of_one_value_is_zeros_and_p_0_needs_no_variance(written):
 def test_the_file_says_whose_it_is(written):
     run = gag_fast.OnnxExplanation(written[0], "cpu")
     assert run.spec == SPEC
+    assert run.num_classes == 5
     assert repr(run) == "OnnxExplanation(x.onnx, CPUExecutionProvider, [3, 16, 16])"
 
 

@@ -1,5 +1,9 @@
 """What export_gradients writes, what it verifies, and that OnnxGradients computes the same."""
 
+import importlib.util
+import subprocess
+import sys
+
 import numpy as np
 import onnx
 import pytest
@@ -7,7 +11,7 @@ import torch
 from torch import nn
 
 import gag_fast
-from gag_fast._errors import ClassifierError
+from gag_fast._errors import ClassifierError, GagFastError
 from gag_fast.classifier import openvino, providers
 from gag_fast.classifier.onnx_gradients import OnnxGradients
 from gag_fast.export import ExportError, export_gradients, export_onnx, gradients
@@ -146,13 +150,13 @@ def test_the_source_says_what_it_is(exported):
 @pytest.mark.parametrize(
     ("targets", "line"),
     [
-        ([0, 5], "targets must be classes from 0 to 4, got 0 to 5"),
-        ([0], "1 targets for 2 images"),
+        ([0, 5], "target 5 is not one of the model's 5 classes"),
+        ([0, 1, 2], r"one class, or \[2\] for 2 images, got \[3\]"),
         ([0.5, 1], "targets must be integers"),
     ],
 )
 def test_wrong_targets(exported, targets, line):
-    with pytest.raises(ClassifierError, match=line):
+    with pytest.raises(GagFastError, match=line):
         OnnxGradients(exported[1], "cpu")(images(2), targets)
 
 
@@ -209,6 +213,26 @@ def test_a_wrong_provider_is_refused_on_opening_too(exported, monkeypatch):
     monkeypatch.setattr(OnnxGradients, "_run", wrong)
     with pytest.raises(ClassifierError, match=r"OpenVINOExecutionProvider computes .* wrong"):
         OnnxGradients(exported[1], "openvino")
+
+
+@pytest.mark.parametrize("case", [0, 1, 2])
+def test_every_case_of_a_fixed_batch_counts(tmp_path, monkeypatch, case):
+    """Of three batches of one size, a wrong gradient of any is noticed."""
+
+    class Fixed(Small):
+        def forward(self, x):
+            return super().forward(x) * (2 if int(x.shape[0]) == 1 else 3)
+
+    run, calls = gradients._run, []
+
+    def wrong(session, feed):
+        calls.append(feed)
+        return run(session, feed) * (2 if len(calls) == case + 1 else 1)
+
+    monkeypatch.setattr(gradients, "_run", wrong)
+    with pytest.raises(ExportError, match=r"CPUExecutionProvider computes .* wrong"):
+        export_gradients(Fixed(), tmp_path / "fixed.onnx", SPEC, providers=["cpu"])
+    assert len(calls) == 3
 
 
 def test_an_operator_without_an_onnx_form_is_named(tmp_path):
@@ -274,12 +298,50 @@ def test_openvino_gets_a_weight_right_that_a_transposition_shares():
     np.testing.assert_allclose(session.run(None, {"x": x})[0], right, atol=1e-4)
 
 
+@pytest.mark.skipif(not HAS_OPENVINO, reason="needs the extra [openvino]")
+@pytest.mark.parametrize("precision", ["f32", "bf16", "fp16"])
+def test_openvino_computes_in_what_was_asked_for_or_says_so(exported, precision):
+    """fp16 becomes bf16 on some processors, bf16 float32 on others: never without a word."""
+    import openvino as library
+
+    hint = openvino._HINTS[precision]
+    core = library.Core()
+    compiled = core.compile_model(str(exported[1]), "CPU", {"INFERENCE_PRECISION_HINT": hint})
+    taken = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
+    if taken == hint:
+        assert OnnxGradients(exported[1], "openvino", precision=precision).num_classes == 5
+        return
+    line = f"does not compute in {precision} on this processor, it would take {taken}: ask for that"
+    with pytest.raises(ClassifierError, match=line):
+        OnnxGradients(exported[1], "openvino", precision=precision)
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("onnxruntime_ep_openvino") is None or openvino._intel(),
+    reason="needs ONNX Runtime's OpenVINO plugin on another processor than Intel's",
+)
+def test_the_plugin_offers_no_device_on_processors_of_others():
+    """Why OpenVINO itself is used there: the plugin loads, and offers nothing."""
+    text = """
+import onnxruntime, onnxruntime_ep_openvino as plugin
+onnxruntime.register_execution_provider_library("OpenVINO", plugin.get_library_path())
+print([d.ep_name for d in onnxruntime.get_ep_devices()])
+"""
+    command = [sys.executable, "-c", text]  # a process of its own: a plugin stays loaded
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "['CPUExecutionProvider']"
+
+
 def test_openvino_missing_says_what_to_install(exported, monkeypatch):
     monkeypatch.setattr(openvino.importlib.util, "find_spec", lambda name: None)
     openvino._plugin_device.cache_clear()
     try:
         with pytest.raises(ClassifierError, match=r"pip install 'gag-fast\[openvino\]'"):
             gag_fast.Classifier(exported[1], "openvino")
+        lines = []  # of the export: it has not begun
+        with pytest.raises(ExportError, match=r"^OpenVINO.* pip install 'gag-fast\[openvino\]'$"):
+            export_gradients(Small(), exported[1], SPEC, providers=["openvino"], log=lines.append)
+        assert not lines
     finally:
         openvino._plugin_device.cache_clear()
 
