@@ -131,22 +131,6 @@ def test_killed_the_rows_are_those_of_a_quiet_run(photos, start, onnx, ready, tm
     assert same_bits(rows(out), rows(start(data, out="quiet", gradients="onnx").out))
 
 
-@pytest.mark.slow
-def test_ray_computes_the_same_rows(photos, start, ready):
-    ray = pytest.importorskip("ray", reason="needs gag-fast[ray]")
-    ray.init(num_cpus=2, num_gpus=0, include_dashboard=False, log_to_driver=False)
-    try:
-        data = photos(20)
-        ready("local")
-        ready("ray")
-        local = start(data, out="local", gradients="onnx").out
-        remote = start(data, out="ray", gradients="onnx", engine="ray", workers=2)
-        assert remote.complete
-        assert same_bits(rows(local), rows(remote.out))
-    finally:
-        ray.shutdown()
-
-
 def test_a_wrong_word_is_refused(start, photos):
     with pytest.raises(ValueError, match="gradients must be one of torch, onnx, auto, got 'tf'"):
         start(photos(1), gradients="tf")

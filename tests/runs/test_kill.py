@@ -65,13 +65,21 @@ def killed_run(begin, out, total, first, pace):
 
 
 @pytest.mark.slow
-def test_killed_again_and_again_the_rows_are_those_of_a_quiet_run(photos, start, onnx, tmp_path):
+@pytest.mark.parametrize("gradients", ["torch", "onnx"])
+def test_killed_again_and_again_the_rows_are_those_of_a_quiet_run(
+    photos, start, onnx, tmp_path, gradients
+):
+    """With "onnx" some of the kills come while the gradients are exported."""
     data = photos(4 * 150)
-    out = tmp_path / "killed"
-    pace = quiet_run(lambda: process(data, tmp_path / "quiet", onnx), tmp_path / "quiet")
-    assert killed_run(lambda: process(data, out, onnx), out, 150, *pace) >= KILLS - 2
-    assert same_bits(rows(out), rows(tmp_path / "quiet"))
-    assert start(data, out="killed").computed == 0
+    out, quiet = tmp_path / "killed", tmp_path / "quiet"
+
+    def begin(folder):
+        return process(data, folder, onnx, "--gradients", gradients)
+
+    pace = quiet_run(lambda: begin(quiet), quiet)
+    assert killed_run(lambda: begin(out), out, 150, *pace) >= KILLS - 2
+    assert same_bits(rows(out), rows(quiet))
+    assert start(data, out="killed", gradients=gradients).computed == 0
 
 
 def test_killed_in_the_middle_of_parts(photos, start, onnx, tmp_path):

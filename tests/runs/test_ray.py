@@ -26,10 +26,14 @@ def cluster():
     ray.shutdown()
 
 
-def test_the_rows_are_those_of_the_local_engine(photos, start):
+both_sources = pytest.mark.parametrize("gradients", ["torch", "onnx"])
+
+
+@both_sources
+def test_the_rows_are_those_of_the_local_engine(photos, start, gradients):
     data = photos(30)
-    local = start(data, out="local").out
-    remote = start(data, out="ray", engine="ray", workers=2)
+    local = start(data, out="local", gradients=gradients).out
+    remote = start(data, out="ray", engine="ray", workers=2, gradients=gradients)
     assert remote.complete
     assert same_bits(rows(local), rows(remote.out))
 
@@ -64,7 +68,8 @@ def test_bad_images_and_maps(photos, start):
     assert (summary.out / "maps" / "part-000000.npz").is_file()
 
 
-def test_a_worker_that_is_killed_loses_nothing(photos, start, tmp_path, monkeypatch):
+@both_sources
+def test_a_worker_that_is_killed_loses_nothing(photos, start, tmp_path, monkeypatch, gradients):
     data = photos(400)
     killed = []
     actors = []
@@ -87,12 +92,13 @@ def test_a_worker_that_is_killed_loses_nothing(photos, start, tmp_path, monkeypa
 
     thread = threading.Thread(target=kill, daemon=True)
     thread.start()
-    summary = start(data, out="ray", engine="ray", workers=2)
+    summary = start(data, out="ray", engine="ray", workers=2, gradients=gradients)
     thread.join(timeout=1)
     assert len(set(killed)) == 2
     assert summary.complete
     assert summary.computed == 400
-    assert same_bits(rows(summary.out), rows(start(data, out="local").out))
+    quiet = start(data, out="local", gradients=gradients).out
+    assert same_bits(rows(summary.out), rows(quiet))
 
 
 def test_a_worker_that_cannot_begin_says_why(photos, start, monkeypatch):
