@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -70,12 +71,17 @@ def run(args: argparse.Namespace) -> int:
     module, spec = load_model(args.name, args.weights, score=args.score)
     print(export_onnx(module, spec, args.out, log=log))
     how: dict[str, Any] = {"providers": args.providers, "log": log}
-    if args.gradients is not None:
-        print(export_gradients(module, args.gradients, spec, **how))
-    if args.explanation is not None:
-        print(export_explanation(module, args.explanation, spec, gradients=args.gradients, **how))
-    if args.web is not None:
-        how |= {"gradients": args.gradients, "runtime": args.onnxruntime_web}
-        page = export_web(module, args.web, spec, **how)
-        print(f"{page}: python {page.parent / 'serve.py'} shows it")
+    with tempfile.TemporaryDirectory(prefix="gag_fast-") as folder:
+        gradients = args.gradients
+        if gradients is not None:
+            print(export_gradients(module, gradients, spec, **how))
+        elif args.explanation is not None or args.web is not None:  # once for both
+            gradients = Path(folder) / "gradients.onnx"
+            export_gradients(module, gradients, spec, **how)
+        how["gradients"] = gradients
+        if args.explanation is not None:
+            print(export_explanation(module, args.explanation, spec, **how))
+        if args.web is not None:
+            page = export_web(module, args.web, spec, runtime=args.onnxruntime_web, **how)
+            print(f"{page}: python {page.parent / 'serve.py'} shows it")
     return 0

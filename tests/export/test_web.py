@@ -16,16 +16,19 @@ import torch
 from PIL import Image
 
 import gag_fast
+from gag_fast.cli import main
 from gag_fast.export import ExportError, export_web, web
 from gag_fast.images import fit, normalise, pixels_of
 from gag_fast.models import ModelSpec, Preprocessing, load_model
 from tests.chromium import CHROMIUM, FLAGS
 from tests.export.test_gradients import Small
+from tests.tiny_classifier import MODEL
 
 SPEC = ModelSpec(
     "tiny", Preprocessing(size=16, resize=20, mean=(0.4,) * 3, std=(0.3,) * 3), 5, tuple("abcde")
 )
 NPM = shutil.which("npm")
+QUANTILES = (0.99, 0.999, 1)
 
 # Beside the page, whose policy it shares: what it finds goes back to the server.
 PROBE = """
@@ -48,6 +51,57 @@ try {
   seen.steps = steps;
   seen.image = Array.from(image.slice(0, 4096));
   seen.maps = ask.percents.map((p) => Array.from(saliency(statistics, p)));
+} catch (error) { seen.error = String(error.stack ?? error); }
+await fetch("seen", { method: "POST", body: JSON.stringify(seen) });
+"""
+
+# The page itself in a frame, worked as a visitor would.
+VISITOR = """
+const frame = document.querySelector("iframe");
+const there = (id) => frame.contentDocument.getElementById(id);
+const until = async (what) => {
+  for (let i = 0; i < 2400 && !what(); i++) await new Promise((done) => setTimeout(done, 50));
+  if (!what()) throw new Error(`not so after two minutes: ${what}; ${there("status").textContent}`);
+};
+const status = () => there("status").textContent;
+const drawn = () => {
+  const { width, height } = there("map");
+  return Array.from(there("map").getContext("2d").getImageData(0, 0, width, height).data);
+};
+const photo = async () => {
+  const files = new frame.contentWindow.DataTransfer();
+  files.items.add(new File([await (await fetch("photo.png")).blob()], "photo.png"));
+  return files;
+};
+const tell = (id, name) => there(id).dispatchEvent(new Event(name));
+let finished = 0; // explanations: a small network's are over before one looks
+const count = () => { if (status().startsWith("6 gradients in")) finished += 1; };
+const seen = {};
+try {
+  await until(() => frame.contentDocument.readyState === "complete" && there("status"));
+  await until(() => status().startsWith("ready"));
+  new MutationObserver(count).observe(there("status"), { childList: true });
+  seen.model = there("model").textContent;
+  there("n").value = 6;
+  there("file").files = (await photo()).files;
+  tell("file", "change");
+  await until(() => finished === 1);
+  seen.choices = Array.from(there("class").options, (option) => option.text);
+  seen.chosen = Number(there("class").value);
+  seen.map = drawn();
+  there("p").value = 0;
+  tell("p", "input");
+  [seen.at0, seen.percent] = [drawn(), there("percent").textContent];
+  seen.finished = finished;
+  there("class").value = there("class").options[1].value;
+  tell("class", "change");
+  seen.other = Number(there("class").value);
+  await until(() => finished === 2);
+  seen.of_other = drawn();
+  const drop = new frame.contentWindow.DragEvent("drop", { dataTransfer: await photo() });
+  there("drop").dispatchEvent(drop);
+  await until(() => finished === 3);
+  seen.dropped = drawn();
 } catch (error) { seen.error = String(error.stack ?? error); }
 await fetch("seen", { method: "POST", body: JSON.stringify(seen) });
 """
@@ -77,8 +131,8 @@ def photograph(width, height):
     return file.getvalue()
 
 
-def visit(folder, profile, timeout=240):
-    """What the probe sees; the page is served by its own serve.py's handler."""
+def visit(folder, profile, page, script, timeout=240):
+    """What a script sees that `page` loads as probe.js; serve.py's handler serves both."""
     loader = importlib.util.spec_from_file_location("page_serve", folder / "serve.py")
     serve = importlib.util.module_from_spec(loader)
     loader.loader.exec_module(serve)
@@ -97,10 +151,8 @@ def visit(folder, profile, timeout=240):
         def log_message(self, *rest):
             pass
 
-    page = (folder / "index.html").read_text()
-    page = page.replace('src="page.js"', 'src="probe.js"').replace('id="drop"', 'id="other"')
     (folder / "probe.html").write_text(page)
-    (folder / "probe.js").write_text(PROBE)
+    (folder / "probe.js").write_text(script)
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         address = f"http://127.0.0.1:{server.server_address[1]}/probe.html"
@@ -125,7 +177,9 @@ def explained_the_same(module, spec, folder, profile, photo, n, quantile):
     percents = [0, 50, 85]
     ask = {"n": n, "target": 3, "percents": percents}
     (folder / "ask.json").write_text(json.dumps(ask))
-    seen = visit(folder, profile)
+    page = (folder / "index.html").read_text()
+    page = page.replace('src="page.js"', 'src="probe.js"').replace('id="drop"', 'id="other"')
+    seen = visit(folder, profile, page, PROBE)
     picture = fit(Image.open(io.BytesIO(photo)).convert("RGB"), spec.preprocessing)
     image = normalise(pixels_of(picture)[None], spec.preprocessing)
     level = 1 / 255 / min(spec.preprocessing.std)
@@ -135,6 +189,7 @@ def explained_the_same(module, spec, folder, profile, photo, n, quantile):
     for p, found in zip(percents, seen["maps"], strict=True):
         right = gag_fast.explain(module, image, 3, n=n, p=p, seed=3, image_ids=[0])[0]
         difference = np.abs(np.array(found).reshape(size, size) - right.numpy())
+        print(f"p = {p}: " + ", ".join(f"{np.quantile(difference, q):.1e}" for q in QUANTILES))
         assert np.quantile(difference, quantile) < 1e-3
     with torch.no_grad():
         assert seen["predicted"] == int(module.eval()(image).argmax())
@@ -153,6 +208,39 @@ def test_the_page_explains_as_explain_does(runtime, tmp_path):
     assert seen["steps"] == 6
 
 
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on PATH")
+def test_a_visitor_sees_classes_and_map_and_moves_p(runtime, tmp_path):
+    folder = tmp_path / "page"
+    export_web(Small(), folder, SPEC, runtime=runtime, providers=["cpu"])
+    photo = photograph(61, 47)
+    (folder / "photo.png").write_bytes(photo)
+    frame = '<iframe src="index.html"></iframe><script type="module" src="probe.js"></script>'
+    seen = visit(folder, tmp_path / "profile", frame, VISITOR)
+    assert seen["model"] == "tiny"
+    image = normalise(
+        pixels_of(fit(Image.open(io.BytesIO(photo)), SPEC.preprocessing))[None], SPEC.preprocessing
+    )
+    shares = Small().eval()(image).softmax(1)[0].detach()
+    order = shares.argsort(descending=True).tolist()
+    assert seen["choices"] == [f"{'abcde'[k]} ({100 * shares[k]:.1f} %)" for k in order]
+    assert [seen["chosen"], seen["other"]] == order[:2]
+    assert seen["percent"] == "p = 0"
+    assert seen["finished"] == 1, "moving p computed gradients again"
+
+    def same(found, target, p):
+        """The brightest and the darkest pixels of what was drawn are those of explain's map."""
+        right = gag_fast.explain(Small(), image, target, n=6, p=p, image_ids=[0])[0].flatten()
+        light = np.array(found).reshape(-1, 4)[:, :3].sum(1)
+        assert right[light.argmax()] > 0.98
+        assert right[light.argmin()] < 0.02
+        assert np.corrcoef(light, right)[0, 1] > 0.9
+
+    same(seen["map"], order[0], 85)
+    same(seen["at0"], order[0], 0)
+    same(seen["of_other"], order[1], 0)
+    same(seen["dropped"], order[0], 0)
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on PATH")
 def test_lite0(runtime, tmp_path):
@@ -162,6 +250,23 @@ def test_lite0(runtime, tmp_path):
     photo = photograph(400, 300)
     seen = explained_the_same(module, spec, folder, tmp_path / "profile", photo, 20, 0.99)
     print(f"20 gradients in {seen['seconds']:.1f} s, {seen['provider']}")
+
+
+def test_the_command_writes_explanation_and_page_from_gradients_exported_once(
+    runtime, tmp_path, capsys
+):
+    page, maps = tmp_path / "page", tmp_path / "x.gag.onnx"
+    words = ["export", MODEL, tmp_path / "x.onnx", "--providers", "cpu"]
+    words += ["--explanation", maps, "--web", page, "--onnxruntime-web", runtime]
+    assert main([str(word) for word in words]) == 0
+    out, err = capsys.readouterr()
+    assert err.count("tracing the gradient") == 1
+    assert [line.partition(":")[0] for line in out.splitlines()] == [
+        *(str(tmp_path / "x.onnx"), str(maps), str(page / "index.html"))
+    ]
+    x = torch.zeros(1, 3, 32, 32)
+    assert gag_fast.OnnxGradients(page / "gradients.onnx", "cpu")(x, [0]).shape == x.shape
+    assert gag_fast.OnnxExplanation(maps, "cpu")(x, [0], n=2).shape == (1, 32, 32)
 
 
 def test_nothing_is_fetched_from_elsewhere():
