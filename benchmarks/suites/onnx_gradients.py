@@ -1,7 +1,8 @@
 """Gradients through ONNX Runtime and OpenVINO beside the torch engine, network by network.
 
-All but EfficientNet-Lite0 have random weights, which cost the same. The graphs are exported once
-and kept in the cache folder: `python -m benchmarks.suites.onnx_gradients` does it beforehand.
+"auto" is the one of them that `--gradients auto` takes, by its own measure of a second. All but
+EfficientNet-Lite0 have random weights, which cost the same. The graphs are exported once and kept
+in the cache folder: `python -m benchmarks.suites.onnx_gradients` does it beforehand.
 """
 
 from __future__ import annotations
@@ -15,12 +16,14 @@ import torch
 from benchmarks import material
 from benchmarks.suites import Cases, Group
 from gag_fast._errors import ClassifierError
+from gag_fast._progress import Progress
 from gag_fast.attribution.gradients import GradientEngine
 from gag_fast.classifier import OnnxGradients
 from gag_fast.classifier.openvino import OPENVINO
 from gag_fast.classifier.providers import why_not
 from gag_fast.explainer import explain
 from gag_fast.onnx_explanation import OnnxExplanation
+from gag_fast.runs.gradients import AUTO, choose
 
 NETWORKS = {
     "efficientnet_lite0": 16,
@@ -36,6 +39,7 @@ PROVIDERS = {"cpu": "ONNX Runtime, CPU", "openvino": "OpenVINO", "cuda": "ONNX R
 
 def rates(name: str, count: int, device: str = "cpu") -> Group:
     """`count` gradients of one network."""
+    notes: list[str] = []
 
     def setup() -> Cases:
         module, spec = material.network(name)
@@ -52,10 +56,28 @@ def rates(name: str, count: int, device: str = "cpu") -> Group:
                 print(error)
                 continue
             cases[PROVIDERS[provider]] = partial(source.gradients, images, targets)
+        chosen = choose(
+            *(AUTO, None, file, (module, spec), engine),
+            provider=None,
+            device=device,
+            threads=torch.get_num_threads(),
+            progress=Progress(0, quiet=True),
+        )
+        assert chosen.source is not None
+        notes[:] = [f"auto takes {chosen.name}"]
+        cases["auto"] = partial(chosen.source.gradients, images, targets)
         return {**cases, "torch engine": partial(engine.gradients, images, targets)}
 
-    names = (*(PROVIDERS[provider] for provider in providers(device)), "torch engine")
-    return Group(f"{name}, {count} images", names, setup, units=count, unit="gradient")
+    names = (*(PROVIDERS[provider] for provider in providers(device)), "auto", "torch engine")
+    return Group(
+        name=f"{name}, {count} images",
+        names=names,
+        setup=setup,
+        part="auto",  # one of the others, not another way
+        units=count,
+        unit="gradient",
+        notes=notes,
+    )
 
 
 def explanations(device: str = "cpu") -> Group:
