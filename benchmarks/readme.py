@@ -71,16 +71,16 @@ def brief(folder: Path) -> str:
 
 def section(folder: Path) -> str:
     """Every table, as docs/benchmarks.md has them."""
-    lines, described = [], set()
+    lines, described = [], ""
     for suite in SUITES:
         path = folder / f"{suite}.json"
         if suite in APART or not path.exists():
             continue
         data = json.loads(path.read_text())
         where = machine.describe(data["stamp"])
-        if where not in described:
+        if where != described:
             lines += [f"Measured by `make bench` {where}:", ""]
-            described.add(where)
+            described = where
         lines += ["| job | case | median | × ours |", "| --- | --- | ---: | ---: |"]
         for group in data["groups"]:
             job = group["group"]
@@ -90,6 +90,7 @@ def section(folder: Path) -> str:
                 job = ""
             if group["fastest"] != group["rows"][0]["case"]:
                 lines.append(f"| | *not the fastest: {group['fastest']} is* | | |")
+            lines += [f"| | *{note}* | | |" for note in group.get("notes", ())]
         lines.append("")
     return "\n".join(lines)
 

@@ -93,6 +93,17 @@ def test_a_page_s_tables_equal_the_results_files(page):
     assert readme.replaced(text, ROOT / folder, readme.PAGES[page]) == text
 
 
+def test_every_table_stands_under_the_stamp_of_its_own_run(tmp_path):
+    row = {"case": "ours", "ms": 1.0, "times_ours": 1.0}
+    group = {"group": "job", "fastest": "ours", "rows": [row], "notes": ["a note"]}
+    for suite, commit in (("aggregation", "aaa"), ("onnx_gradients", "bbb"), ("export", "aaa")):
+        stamp = {"device": "D", "threads": 1, "versions": {}, "commit": commit, "date": "today"}
+        (tmp_path / f"{suite}.json").write_text(json.dumps({"stamp": stamp, "groups": [group]}))
+    text = readme.section(tmp_path)
+    assert re.findall(r"commit (\w+)", text) == ["aaa", "bbb", "aaa"]
+    assert text.count("| | *a note* | | |") == 3
+
+
 def test_the_readme_has_six_rows_which_a_results_file_has():
     rows = readme.brief(ROOT / "benchmarks" / "results" / "amd-epyc-2-cores").splitlines()[4:]
     assert len([row for row in rows if row]) == 6 == len(readme.BRIEF)
