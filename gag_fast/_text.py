@@ -5,7 +5,9 @@ Imports nothing of the package: the processes that decode images start quickly a
 
 from __future__ import annotations
 
+import difflib
 import os
+from collections.abc import Iterable
 
 
 def one_line(text: object) -> str:
@@ -24,6 +26,12 @@ def _escaped(character: str) -> str:
     if "\udc80" <= character <= "\udcff":  # a byte of a file's name
         return f"\\x{ord(character) - 0xDC00:02x}"
     return character.encode("unicode_escape").decode()
+
+
+def meant(name: object, known: Iterable[str]) -> str:
+    """ "; did you mean ...?" with the nearest of the known names, or nothing where none is near."""
+    near = difflib.get_close_matches(str(name), list(known), 1)
+    return f"; did you mean {near[0]}?" if near and near[0] != name else ""
 
 
 def storable(text: str) -> str:

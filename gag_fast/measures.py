@@ -7,7 +7,6 @@ The columns of a run, the tables, the page and the command line follow.
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from importlib import import_module
 from typing import Any, Literal
 
 from gag_fast._errors import GagFastError
+from gag_fast._text import meant
 
 
 class Need(Enum):
@@ -587,9 +587,9 @@ def measure(name: str) -> Measure:
     """
     if name in MEASURES:
         return MEASURES[name]
-    near = difflib.get_close_matches(str(name), MEASURES, 1)
-    hint = f"; did you mean {near[0]}?" if near else ""
-    raise GagFastError(f"metrics must be among {', '.join(MEASURES)}, got {name!r}{hint}")
+    raise GagFastError(
+        f"metrics must be among {', '.join(MEASURES)}, got {name!r}{meant(name, MEASURES)}"
+    )
 
 
 def curves_of(chosen: Iterable[Measure]) -> tuple[Curve, ...]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import inspect
 import re
+import textwrap
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -91,8 +92,8 @@ def command_line() -> str:
     (commands,) = (a for a in build_parser()._actions if isinstance(a, argparse._SubParsersAction))
     for name, parser in commands.choices.items():
         parts.append(f"## gag-fast {name}\n\n{parser.description}\n")
-        example = (parser.epilog or "").removeprefix("example:\n")
-        parts.append(f"```text\n{inspect.cleandoc(example)}\n```\n")
+        example, _, more = (parser.epilog or "").removeprefix("example:\n").partition("\n\n")
+        parts.append(f"```text\n{textwrap.dedent(example)}\n```\n\n{_text(more)}\n")
         table = "| argument | what it is |\n| --- | --- |\n" + "".join(_rows(parser))
         parts.append(f'<div class="options" markdown>\n\n{table}\n</div>\n')
     return "\n".join(parts)

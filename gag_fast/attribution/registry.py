@@ -22,6 +22,7 @@ from torch import Tensor
 
 from gag_fast._errors import GagFastError, InputTypeError
 from gag_fast._inputs import describe, doubt_share
+from gag_fast._text import meant
 from gag_fast.attribution import own
 from gag_fast.attribution.blur_ig import blurred_path
 from gag_fast.attribution.explanation import Explanation
@@ -268,7 +269,7 @@ def parse(text: own.Method) -> Recipe:
     else:
         raise GagFastError(
             f"unknown method {name!r}; methods are {', '.join(METHODS)}, "
-            "and package.module:function for your own"
+            f"and package.module:function for your own{meant(name, METHODS)}"
         )
     for suffix in suffixes:
         if suffix == "R":

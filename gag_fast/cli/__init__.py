@@ -13,7 +13,7 @@ import argparse
 import os
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import NoReturn
 
@@ -27,6 +27,15 @@ COMMANDS = ("demo", "export", "explain", "evaluate", "report", "reproduce", "syn
 
 FAILED, MISTAKE, INTERRUPTED = 1, 2, 130
 TRACEBACK = "GAG_FAST_TRACEBACK"
+
+
+class _Commands(argparse.HelpFormatter):
+    """Room for the longest command's name, which argparse reckons without its indent."""
+
+    def format_help(self) -> str:
+        """The help's text."""
+        self._action_max_length += self._indent_increment
+        return super().format_help()
 
 
 class _Parser(argparse.ArgumentParser):
@@ -43,6 +52,7 @@ def build_parser() -> argparse.ArgumentParser:
         prog="gag-fast",
         description="Guided AbsoluteGrad saliency maps: explain classifiers, score explanations.",
         epilog="gag-fast COMMAND --help shows a command's options and an example.",
+        formatter_class=_Commands,
     )
     parser.add_argument("--version", action="version", version=f"gag-fast {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
@@ -76,7 +86,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
-    warnings.showwarning = _show_warning
+    warnings.showwarning = _warnings_shown()
     try:
         return args.run(args)
     except KeyboardInterrupt:
@@ -102,7 +112,15 @@ def _describe(error: Exception) -> str:
     return f"{type(error).__name__}: {' '.join(lines)} (set {TRACEBACK}=1 to see where)"
 
 
-def _show_warning(message, category, filename, lineno, file=None, line=None) -> None:
-    """Shows each warning meant for users in one line, and none that are for library developers."""
-    if issubclass(category, (UserWarning, RuntimeWarning)) and "gag_fast" in str(filename):
-        print(f"gag-fast: warning: {one_line(' '.join(str(message).split()))}", file=sys.stderr)
+def _warnings_shown() -> Callable[..., None]:
+    """Shows each warning meant for users once, in one line, and none for library developers."""
+    shown: set[str] = set()
+
+    def show(message, category, filename, lineno, file=None, line=None) -> None:
+        text = one_line(" ".join(str(message).split()))
+        meant = issubclass(category, (UserWarning, RuntimeWarning)) and "gag_fast" in str(filename)
+        if meant and text not in shown:
+            shown.add(text)
+            print(f"gag-fast: warning: {text}", file=sys.stderr)
+
+    return show

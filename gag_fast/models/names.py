@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from gag_fast._errors import first_line
 from gag_fast._inputs import describe
+from gag_fast._text import meant
 from gag_fast.models import sources
 from gag_fast.models.adapter import adapted
 from gag_fast.models.sources import LITE0, Built
@@ -141,7 +142,10 @@ def _build(name: str, weights: str, state: sources.State) -> Built:
         return sources.by_function(name, weights)
     known = model_names()
     if name not in known:
-        raise ModelError(f"unknown model {name!r}; known are {', '.join(known)}, {FORMS}")
+        raise ModelError(
+            f"unknown model {name!r}; known are {LITE0}, torchvision's classifiers, {FORMS}"
+            f"{meant(name, known)}"
+        )
     return sources.torchvision_model(name, weights, state)
 
 

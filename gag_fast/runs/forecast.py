@@ -60,18 +60,21 @@ class Forecast:
     def __str__(self) -> str:
         """The table, and the times under it."""
         width = max(len(m.label) for m in self.measures)
-        lines = [f"pictures an image, {len(self.methods)} maps each ({', '.join(self.methods)}):"]
+        maps = "map" if len(self.methods) == 1 else f"{len(self.methods)} maps"
+        lines = [f"pictures an image, {maps} ({', '.join(self.methods)}):"]
         lines += [
             f"  {m.label.ljust(width)}  {self.alone[m.name]:>7,}   {m.cost}" for m in self.measures
         ]
-        for method, (forwards, gradients) in self.costs.items():
-            what = f"{forwards:,} pictures" if forwards else f"{gradients:,} gradients"
-            lines.append(f"explaining an image by {method}: {what}")
         total = self.together * self.images
         forward = total / self.rate if self.rate else 0.0
         lines += [
             f"  {'shared'.ljust(width)}  {-self.shared:>7,}",
             f"  {'in all'.ljust(width)}  {self.together:>7,}",
+        ]
+        for method, (forwards, gradients) in self.costs.items():
+            what = f"{forwards:,} pictures" if forwards else f"{gradients:,} gradients"
+            lines.append(f"explaining an image by {method}: {what}")
+        lines += [
             f"{self.images:,} images: {total:,} pictures, {_time(forward)} at the "
             f"{self.rate:,.0f} pictures/s measured here",
             f"explaining: {_time(self.explain_seconds * self.images)} "

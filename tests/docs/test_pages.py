@@ -10,6 +10,10 @@ import pytest
 import gag_fast
 import gag_fast.export
 from tests import ROOT
+from tests.docs.snippets import blocks
+
+COLUMNS = 110
+"""What a page 1,400 pixels wide shows of a line of code."""
 
 
 def from_site(name):
@@ -78,9 +82,37 @@ def test_what_would_be_fetched_is_seen(hooks, html):
 
 
 def test_a_formula_becomes_mathml(hooks):
-    html = hooks.on_page_content(r'<p><span class="arithmatex">\(V \ge q\)</span></p>')
+    html = hooks._formulas(r'<p><span class="arithmatex">\(V \ge q\)</span></p>')
     assert "<math" in html
     assert "arithmatex" not in html
+
+
+def test_a_figure_takes_the_page_s_colours(hooks):
+    figure = hooks._figure(ROOT / "docs" / "pictures" / "curves.svg", "curves", "figure1-")
+    assert figure.startswith('<svg class="figure" role="img" aria-label="curves" ')
+    assert "#ffffff" not in figure
+    assert "#000000" not in figure
+    used = re.findall(r'(?:href="#|url\(#)([^")]+)', figure)
+    assert used
+    assert set(used) <= set(re.findall(r'\bid="([^"]+)"', figure))
+
+
+def test_every_method_has_its_section_picture_and_trap():
+    text = (ROOT / "docs" / "methods.md").read_text()
+    sections = dict(re.findall(r"^### (\w+)\n(.*?)(?=^##|\Z)", text, re.M | re.S))
+    assert set(sections) - {"Calls"} == set(gag_fast.methods())
+    for name in gag_fast.methods():
+        for part in (f"pictures/methods/{name}.webp", "**Cost**", "*Trap"):
+            assert part in sections[name], (name, part)
+        assert re.search(r", (19|20)\d\d|Eq\. \d", sections[name]), name
+
+
+def test_lines_of_code_are_seen_whole_on_a_wide_screen():
+    long = {}
+    for block in blocks():
+        lines = [line for line in block.text.splitlines() if len(line) > COLUMNS]
+        long |= {f"{block.page}:{block.line}": lines} if lines else {}
+    assert long == {}
 
 
 def test_a_link_to_nowhere_is_seen(hooks, caplog):
@@ -90,10 +122,12 @@ def test_a_link_to_nowhere_is_seen(hooks, caplog):
 
 def test_make_docs_counts_warnings():
     """Under --quiet MkDocs counts none, and a strict build with a broken link would pass."""
-    (line,) = re.findall(r"^\t.*mkdocs build.*$", (ROOT / "Makefile").read_text(), re.M)
-    assert "--strict" in line
-    assert "-q" not in line.split()
-    assert "--quiet" not in line
+    lines = re.findall(r"^\t.*mkdocs build.*$", (ROOT / "Makefile").read_text(), re.M)
+    assert len(lines) == 2
+    for line in lines:
+        assert "--strict" in line
+        assert "-q" not in line.split()
+        assert "--quiet" not in line
 
 
 def test_the_site_builds_without_a_warning(tmp_path):

@@ -174,6 +174,7 @@ def test_function_with_weights(custom, tmp_path):
     ("name", "message"),
     [
         ("resnet5", "unknown model 'resnet5'; known are efficientnet_lite0, "),
+        ("resnet5", "package.module:function; did you mean resnet50?"),
         ("no_such_package:f", "cannot import 'no_such_package'"),
         ("my_models:nothing", "my_models has no function 'nothing'"),
         ("my_models:constant", "is a int, not a function"),
