@@ -39,7 +39,8 @@ class OutOfMemoryError(GagFastError, MemoryError, RuntimeError):
 
 _OF_MEMORY = re.compile(
     r"not enough memory|can't allocate memory|out of memory|failed to allocate|unable to allocate"
-    r"|bad[ _]alloc|ALLOC_FAILED|storage size calculation overflowed",
+    r"|bad[ _]alloc|ALLOC_FAILED|storage size calculation overflowed"
+    r'|"aten::(new_)?empty.*API call failed',  # all that torch 2.10 says of an allocation
     re.IGNORECASE,
 )
 

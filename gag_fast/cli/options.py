@@ -7,7 +7,7 @@ import contextlib
 import json
 import os
 from collections.abc import Callable, Iterable
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -29,6 +29,15 @@ def names(text: str) -> tuple[str, ...]:
     if len(set(found)) != len(found):
         raise argparse.ArgumentTypeError(f"{text!r} has a name twice")
     return found
+
+
+def parquet_file(text: str) -> Path:
+    """The name of a Parquet file to write."""
+    if not text.lower().endswith((".parquet", ".pq")):
+        raise argparse.ArgumentTypeError(
+            f"is a Parquet file, its name ends in .parquet, got {text}"
+        )
+    return Path(text)
 
 
 def given_maps(text: str) -> tuple[str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from gag_fast.cli.options import names
+from gag_fast.cli.options import names, parquet_file
 
 SUMMARY = "tables and an HTML page from one or more runs"
 EXAMPLE = (
@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--export",
-        type=Path,
+        type=parquet_file,
         metavar="FILE",
         help="write every row, with the manifest's hash, to one Parquet file",
     )

@@ -134,10 +134,20 @@ def _build(name: str, weights: str, state: sources.State) -> Built:
         return sources.timm_model(name.removeprefix("timm:"), weights, state)
     if name.startswith("hf:"):
         return sources.hf_model(name.removeprefix("hf:"), weights, state)
-    if name.endswith(".pt2") or os.path.isfile(name):
+    if name.endswith(".pt2"):
         if weights != "default":
             raise ModelError(f"{name} has its weights in it; --weights {weights} cannot be had")
         return sources.exported_model(Path(name))
+    if name.endswith(".onnx"):
+        raise ModelError(
+            f"{name} is an ONNX file, which scores: give it as --onnx, beside the --model that it "
+            "was exported from"
+        )
+    if os.path.isfile(name):
+        raise ModelError(
+            f"{name} is no file of torch.export (.pt2); weights go beside a model's name: "
+            f"--weights {name}"
+        )
     if ":" in name:
         return sources.by_function(name, weights)
     known = model_names()

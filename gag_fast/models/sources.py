@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import pickle
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
@@ -28,7 +29,7 @@ from gag_fast.models.spec import (
     imagenet_labels,
     seeded,
 )
-from gag_fast.models.weights import classes_in, fill_state, read_state
+from gag_fast.models.weights import classes_in, fill_state, read_state, tensors_only
 
 log = logging.getLogger("gag_fast")
 LITE0 = "efficientnet_lite0"
@@ -272,16 +273,14 @@ def exported_model(path: Path) -> Built:
     Its preprocessing may stand beside it: `torch.export.save(program, path, extra_files={
     "preprocessing.json": '{"size": 224, "mean": [...], "std": [...], "labels": [...]}'})`.
     """
-    extra = {"preprocessing.json": ""}
-    try:
-        program = torch.export.load(path, extra_files=extra)
-    except Exception as error:
-        raise ModelError(
-            f"{path} cannot be loaded as a file of torch.export: {first_line(error)}"
-        ) from None
+    program, values = _read_exported(path)
     fixed = [d for d in _input_shape(program) if isinstance(d, int)]
-    values: dict[str, Any] = json.loads(extra["preprocessing.json"] or "{}")
     labels, score = values.pop("labels", None), values.pop("score", None)
+    if not isinstance(labels, list | None):
+        raise ModelError(
+            f"{path}: its preprocessing.json holds a {type(labels).__name__} for labels, not a list"
+        )
+    labels = None if labels is None else tuple(map(str, labels))
     if not values:
         size, channels = (fixed[-1], fixed[-3]) if len(fixed) > 2 else (224, 3)
         values = {"size": size}
@@ -293,7 +292,35 @@ def exported_model(path: Path) -> Built:
             values,
         )
     module = Exported(program, str(path))
-    return Built(module, preprocessing_from(values, str(path)), labels and tuple(labels), score)
+    return Built(module, preprocessing_from(values, str(path)), labels, score)
+
+
+def _read_exported(path: Path) -> tuple[Any, dict[str, Any]]:
+    """The program, and what preprocessing.json says, {} where there is none."""
+    extra = {"preprocessing.json": ""}
+    try:
+        with tensors_only():
+            program = torch.export.load(path, extra_files=extra)
+    except pickle.UnpicklingError:
+        raise ModelError(
+            f"{path} cannot be loaded as a file of torch.export: it holds more than tensors, or is "
+            "damaged"
+        ) from None
+    except Exception as error:
+        raise ModelError(
+            f"{path} cannot be loaded as a file of torch.export: {first_line(error)}"
+        ) from None
+    try:
+        values = json.loads(extra["preprocessing.json"] or "{}")
+    except (ValueError, RecursionError) as error:
+        raise ModelError(
+            f"{path}: its preprocessing.json is no JSON: {first_line(error)}"
+        ) from None
+    if not isinstance(values, dict):
+        raise ModelError(
+            f"{path}: its preprocessing.json holds a {type(values).__name__}, not a dict"
+        )
+    return program, values
 
 
 def _input_shape(program: Any) -> list[Any]:

@@ -7,6 +7,7 @@ import hashlib
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from numbers import Integral
 
 import torch
 from torch import nn
@@ -53,7 +54,15 @@ class Preprocessing:
 
     def __post_init__(self) -> None:
         for name in ("mean", "std"):
-            object.__setattr__(self, name, tuple(float(v) for v in getattr(self, name)))
+            given = getattr(self, name)
+            try:
+                object.__setattr__(self, name, tuple(float(v) for v in given))
+            except (TypeError, ValueError):
+                raise ModelError(f"{name} must be numbers, one a channel, got {given!r}") from None
+        for name in ("size", "resize"):
+            given = getattr(self, name)
+            if isinstance(given, bool) or not isinstance(given, Integral):
+                raise ModelError(f"{name} must be a whole number of pixels, got {given!r}")
         if self.resize == 0:
             object.__setattr__(self, "resize", 256 if self.size == 224 else self.size)
         if self.size < 1 or self.resize < 1 or max(self.size, self.resize) > MAX_SIZE:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import pickle
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -11,6 +14,26 @@ from torch import nn
 
 from gag_fast._errors import first_line
 from gag_fast.models.spec import ModelError
+
+_FORCED = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
+_forcing = threading.Lock()
+
+
+@contextmanager
+def tensors_only() -> Iterator[None]:
+    """`torch.load` unpickles nothing but tensors meanwhile, whatever its callers ask for.
+
+    `torch.export.load` asks for everything once that was refused, and so runs a pickle's code.
+    """
+    with _forcing:
+        before = os.environ.get(_FORCED)
+        os.environ[_FORCED] = "1"
+        try:
+            yield
+        finally:
+            del os.environ[_FORCED]
+            if before is not None:
+                os.environ[_FORCED] = before
 
 
 def read_state(path: Path) -> dict[str, torch.Tensor]:

@@ -273,14 +273,9 @@ def _plain(table: pa.Table) -> pa.Table:
 
 def _manifest(path: Path) -> dict[str, Any]:
     try:
-        manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError, RecursionError) as error:
-        raise ReportError(
-            f"{path / 'manifest.json'}: cannot be read: {first_line(error)}"
-        ) from None
-    return manifest if isinstance(manifest, dict) else {}
+        return files.read_manifest(path / "manifest.json") or {}
+    except files.RunError as error:
+        raise ReportError(str(error)) from None
 
 
 def _indices(column) -> tuple[np.ndarray, list[str]]:

@@ -216,7 +216,7 @@ def test_an_underflow_in_one_image_of_a_batch():
     grads = torch.randn(3, 5, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     grads[1] *= 1e-25
     grads[2] = 0
-    with pytest.warns(UserWarning, match=r"gradients of at most .e-25 have variances"):
+    with pytest.warns(UserWarning, match=r"gradients of .e-25 have variances"):
         gag_fast.guided_absgrad(grads, 85)
 
 

@@ -1,6 +1,8 @@
 """Files and values that lie: each is refused in one line before memory is asked for by it."""
 
+import io
 import json
+import zipfile
 
 import numpy as np
 import pytest
@@ -204,6 +206,83 @@ def test_checkpoints_of_odd_tensors(tmp_path, value, reason, capsys):
     assert "\n" not in str(caught.value)
     assert "weights_only" not in str(caught.value)
     assert "it ran" not in capsys.readouterr().out
+
+
+class Runs:
+    """Unpickled, it leaves a file."""
+
+    def __init__(self, mark):
+        self.mark = mark
+
+    def __reduce__(self):
+        return open, (str(self.mark), "w")
+
+
+def with_members(source, path, change):
+    """A copy of an archive, each member's bytes as change(name, bytes) gives them."""
+    with zipfile.ZipFile(source) as old, zipfile.ZipFile(path, "w") as new:
+        for member in old.infolist():
+            new.writestr(member.filename, change(member.filename, old.read(member)))
+
+
+def pickled(value) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(value, buffer)
+    return buffer.getvalue()
+
+
+@pytest.fixture(scope="module")
+def program(tmp_path_factory):
+    """A file of torch.export, 3 classes."""
+    path = tmp_path_factory.mktemp("program") / "good.pt2"
+    images, batch = torch.zeros(2, 3, 8, 8), {0: torch.export.Dim("batch")}
+    made = torch.export.export(
+        nn.Sequential(nn.Flatten(), nn.Linear(192, 3)).eval(), (images,), dynamic_shapes=(batch,)
+    )
+    torch.export.save(made, path, extra_files={"preprocessing.json": '{"size": 8}'})
+    return path
+
+
+def test_no_pickle_in_a_file_of_torch_export_runs(program, tmp_path):
+    """Its reader falls back to a plain unpickling, where a careful one was refused."""
+    evil = pickled((Runs(tmp_path / "ran"),))
+
+    def as_inputs(name, content):
+        return evil if "sample_inputs" in name else content
+
+    def as_weights(name, content):
+        if name.endswith("weights_config.json"):
+            settings = json.loads(content)
+            for weight in settings["config"].values():
+                weight["use_pickle"] = True
+            return json.dumps(settings).encode()
+        return evil if "/weights/weight_" in name else content
+
+    for change in (as_inputs, as_weights):
+        with_members(program, tmp_path / "evil.pt2", change)
+        with pytest.raises(ModelError, match="it holds more than tensors, or is damaged"):
+            gag_fast.load_model(tmp_path / "evil.pt2")
+    assert not (tmp_path / "ran").exists()
+    assert gag_fast.load_model(program)[1].num_classes == 3
+
+
+@pytest.mark.parametrize("text", ["[", "5", '{"labels": 5}', '{"size": "x"}', "[" * 9999])
+def test_what_a_program_says_of_itself_may_be_wrong(program, tmp_path, text):
+    def change(name, content):
+        return text.encode() if "preprocessing.json" in name else content
+
+    with_members(program, tmp_path / "a.pt2", change)
+    with pytest.raises(ModelError) as caught:
+        gag_fast.load_model(tmp_path / "a.pt2")
+    assert "\n" not in str(caught.value)
+
+
+def test_other_files_are_no_models(tmp_path):
+    torch.save({"fc.weight": torch.eye(3)}, tmp_path / "a.pt")
+    with pytest.raises(ModelError, match=r"weights go beside a model's name: --weights .*a\.pt"):
+        gag_fast.load_model(tmp_path / "a.pt")
+    with pytest.raises(ModelError, match="is an ONNX file, which scores"):
+        gag_fast.load_model("no/such.onnx")
 
 
 def test_a_head_without_dimensions(tmp_path):
