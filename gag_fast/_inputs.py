@@ -30,7 +30,7 @@ class Foreign(Protocol):
 
 
 # Anything a gradient, or a stack of them, may arrive as.
-ArrayLike = Tensor | np.ndarray | Foreign
+ArrayLike = Tensor | Array | Foreign
 
 
 def describe(value: Any) -> str:
