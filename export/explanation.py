@@ -316,7 +316,7 @@ def _by_numpy(
     noise: float,
 ) -> np.ndarray:
     """Algorithm 1 in float64, maps [k,H,W] of one image."""
-    std = noise * (image.max() - image.min())
+    std = np.float32(noise) * (image.max() - image.min())  # NumPy 1 would take float64
     stack = np.stack(
         [
             source.run([GRADIENTS], {INPUT: image + std * one, TARGETS: target})[0][0]

@@ -45,11 +45,17 @@ def explained(model: nn.Module, images: Tensor, arrays: npt.NDArray[np.float32])
     return total.cpu()
 
 
-def scored(images: Tensor, maps: Tensor, masks: Tensor, names: list[MeasureName]) -> float:
+def scored(
+    images: Tensor,
+    arrays: npt.NDArray[np.float32],
+    maps: Tensor,
+    masks: Tensor,
+    names: list[MeasureName],
+) -> float:
     clf = gag_fast.Classifier("model.onnx", providers="cpu")
     res = gag_fast.evaluate(clf, images, maps, [1, 2], ("rcap", "dauc"), "rise", masks)
     more: gag_fast.Scores[Tensor] = gag_fast.evaluate(clf, images, maps, [1, 2], names, masks=masks)
-    numpy = gag_fast.evaluate("model.onnx", images.numpy(), maps, [1, 2], "all", progress=print)
+    numpy = gag_fast.evaluate("model.onnx", arrays, maps, [1, 2], "all", progress=print)
     changed = gag_fast.preset("paper", lower_bound=60)
     loss: Tensor = gag_fast.mae(maps, masks) + gag_fast.log_cosh_dice(maps, masks)
     alone: Tensor = gag_fast.rcap(clf, images, maps, [1, 2], preset=changed)
