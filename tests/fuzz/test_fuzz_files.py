@@ -27,6 +27,7 @@ from gag_fast.runs.decoding import Decoder
 from tests.fuzz import rounds
 from tests.fuzz.damage import damaged
 from tests.report.made_up_runs import make_run
+from tests.tiny_classifier import MODEL
 
 
 def one_line(error: Exception) -> None:
@@ -99,6 +100,35 @@ def test_onnx_files(onnx, tmp_path):
         try:
             scores = gag_fast.Classifier(path, "cpu", batch_size=1, threads=1)(images)
             assert scores.shape[0] == 1
+        except GagFastError as error:
+            one_line(error)
+
+
+@pytest.fixture(scope="module")
+def graphs(tmp_path_factory):
+    """The tiny classifier's gradient and explanation as ONNX files."""
+    from gag_fast.export import export_explanation, export_gradients
+
+    folder, (module, spec) = tmp_path_factory.mktemp("graphs"), gag_fast.load_model(MODEL)
+    gradients, explanation = folder / "grad.onnx", folder / "gag.onnx"
+    export_gradients(module, gradients, spec, batches=(1,), providers=["cpu"])
+    export_explanation(module, explanation, spec, gradients=gradients, providers=["cpu"])
+    return {gag_fast.OnnxGradients: gradients, gag_fast.OnnxExplanation: explanation}
+
+
+@pytest.mark.parametrize("kind", [gag_fast.OnnxGradients, gag_fast.OnnxExplanation])
+def test_gradient_and_explanation_files(graphs, kind, tmp_path):
+    draw = random.Random(kind.__name__)
+    content = graphs[kind].read_bytes()
+    images = torch.zeros(1, 3, 32, 32)
+    for i in range(rounds(20, 300)):
+        path = tmp_path / f"{i}.onnx"
+        path.write_bytes(damaged(content, draw))
+        try:
+            opened = kind(path, "cpu", threads=1)
+            maps = opened(images, [0], n=2) if kind is gag_fast.OnnxExplanation else None
+            maps = gag_fast.explain(opened, images, [0], n=2) if maps is None else maps
+            assert maps.shape == (1, 32, 32)
         except GagFastError as error:
             one_line(error)
 

@@ -208,8 +208,8 @@ def test_checkpoints_of_odd_tensors(tmp_path, value, reason, capsys):
     assert "it ran" not in capsys.readouterr().out
 
 
-class Runs:
-    """Unpickled, it leaves a file."""
+class LeavesAFile:
+    """What is unpickled into a file's coming to be."""
 
     def __init__(self, mark):
         self.mark = mark
@@ -245,7 +245,7 @@ def program(tmp_path_factory):
 
 def test_no_pickle_in_a_file_of_torch_export_runs(program, tmp_path):
     """Its reader falls back to a plain unpickling, where a careful one was refused."""
-    evil = pickled((Runs(tmp_path / "ran"),))
+    evil = pickled((LeavesAFile(tmp_path / "ran"),))
 
     def as_inputs(name, content):
         return evil if "sample_inputs" in name else content
