@@ -12,7 +12,7 @@ from gag_fast.export import export_onnx
 from gag_fast.images import load_image, preprocess
 from gag_fast.models import ModelSpec, Preprocessing
 from tests.photographs import SAMPLES
-from tests.scoring.scoring_models import SmallNet, linear, small_spec
+from tests.scoring.scoring_models import SmallNet, linear, scikit_photographs, small_spec
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -70,11 +70,8 @@ def linear_clf(linear_onnx) -> Classifier:
 @pytest.fixture(scope="session")
 def photographs(lite0) -> torch.Tensor:
     """Three photographs that come with scikit-image, as Lite0 takes them."""
-    data = pytest.importorskip("skimage.data")
-    from PIL import Image
-
-    pictures = [Image.fromarray(getattr(data, n)()) for n in ("coffee", "chelsea", "rocket")]
-    return torch.stack([preprocess(p, lite0[1].preprocessing) for p in pictures])
+    pytest.importorskip("skimage.data")
+    return scikit_photographs(lite0[1])
 
 
 @pytest.fixture(scope="session")

@@ -1,8 +1,10 @@
-"""Classifiers small enough to score in milliseconds."""
+"""What is scored: classifiers small enough for milliseconds, and real photographs with maps."""
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+import gag_fast
+from gag_fast.images import preprocess
 from gag_fast.models import ModelSpec, Preprocessing
 
 
@@ -53,3 +55,23 @@ def batch(count=3, maps=None, size=24, seed=0):
     shape = (count, size, size) if maps is None else (count, maps, size, size)
     saliency = torch.rand(shape, generator=generator)
     return images, saliency, torch.arange(count) % 5
+
+
+def scikit_photographs(spec: ModelSpec) -> Tensor:
+    """Three photographs that come with scikit-image, as a model takes them."""
+    from PIL import Image
+    from skimage import data
+
+    pictures = [Image.fromarray(getattr(data, n)()) for n in ("coffee", "chelsea", "rocket")]
+    return torch.stack([preprocess(p, spec.preprocessing) for p in pictures])
+
+
+def two_maps(module: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
+    """Predicted classes [B], and a smooth and a rough map of each image [B, 2, H, W]."""
+    with torch.no_grad():
+        targets = module(images).argmax(dim=1)
+    rough = gag_fast.explain(module, images, targets, method="vanilla")
+    smooth = nn.functional.avg_pool2d(rough[:, None], 31, 1, 15, count_include_pad=False)[:, 0]
+    smooth = smooth - smooth.amin(dim=(1, 2), keepdim=True)
+    smooth = smooth / smooth.amax(dim=(1, 2), keepdim=True)
+    return targets, torch.stack([smooth, rough], dim=1)

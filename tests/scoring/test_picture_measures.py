@@ -16,7 +16,7 @@ from gag_fast.metrics.case import Case
 from gag_fast.perturb.impute import impute
 from gag_fast.perturb.interpolate import interpolate
 from gag_fast.presets import preset
-from tests.scoring.scoring_models import batch
+from tests.scoring.scoring_models import batch, two_maps
 
 PICTURES = ("srg", "road", "average_drop", "increase", "infidelity", "mufidelity", "idsds")
 
@@ -111,14 +111,9 @@ def test_road_of_the_true_map_and_its_reverse(corner):
 @pytest.fixture(scope="module")
 def photos(lite0, photographs):
     """Two photographs, their targets, and a smooth and a rough map of each."""
-    module, _ = lite0
     images = photographs[:2]
-    targets = module(images).argmax(dim=1)
-    rough = gag_fast.explain(module, images, targets, method="vanilla")
-    smooth = nn.functional.avg_pool2d(rough[:, None], 31, 1, 15, count_include_pad=False)[:, 0]
-    smooth = smooth - smooth.amin(dim=(1, 2), keepdim=True)
-    smooth = smooth / smooth.amax(dim=(1, 2), keepdim=True)
-    return images, targets, torch.stack([smooth, rough], dim=1)
+    targets, maps = two_maps(lite0[0], images)
+    return images, targets, maps
 
 
 @pytest.fixture(scope="module")
