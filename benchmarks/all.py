@@ -26,8 +26,13 @@ MISSING = "not installed, or refused as wrong"
 def measure(group: Group, budget: float) -> dict[str, Any]:
     """Time one group's cases; the ratios are those of the others to ours."""
     cases = group.setup()
-    slow = budget >= 20
-    times = interleave(cases, rounds=25, warmup=1 if slow else 2, budget=budget)
+    slow = budget >= 20 or group.rounds is not None
+    times = interleave(
+        cases,
+        rounds=group.rounds or 25,
+        warmup=1 if slow else 2,
+        budget=None if group.rounds else budget,
+    )
     ours = times[next(iter(times))]
     rows = []
     for name, timing in times.items():

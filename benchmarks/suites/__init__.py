@@ -39,6 +39,7 @@ class Group:
         operations: floating-point operations of one call of ours; 0 where unknown.
         units: what one call does, in `unit`s, e.g. 8 images; for a rate.
         unit: name of that unit.
+        rounds: how often each case is timed, whatever the budget; None: as often as that allows.
         pictures: case -> pictures that one call shows the classifier; `setup` or the calls fill it.
         notes: lines under the table, which `setup` may add.
     """
@@ -52,5 +53,6 @@ class Group:
     operations: int = 0
     units: float = 1.0
     unit: str = "call"
+    rounds: int | None = None
     pictures: dict[str, int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)

@@ -7,8 +7,8 @@ The work is the same where both show the classifier the same pictures, or explai
 from __future__ import annotations
 
 import copy
-import functools
 import io
+import itertools
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -27,7 +27,7 @@ from gag_fast.metrics import evaluate, plan
 from gag_fast.presets import preset
 
 BUDGET = 15.0  # seconds of a group, of three rounds at least
-MAPS = 4
+COUNT, MAPS, PART = 16, 4, 2  # photographs, maps of each, photographs a round
 FORWARD = tuple(m.name for m in MEASURES.values() if m.needs == {Need.FORWARDS})
 THREE_SHARES = {"information_shares": (0.05, 0.2, 0.5)}  # the reference takes seconds a picture
 FILES = ("aic", "sic")  # they ask for the size of a file of every picture, from an encoder
@@ -35,66 +35,77 @@ OTHERS = tuple(name for name in FORWARD if name not in FILES)
 SESSION, ENCODER = "the session alone", "the encoder alone"
 
 
-def pictures_by_measure(count: int = 16) -> list[str]:
-    """Lines: the pictures that `count` photographs x 4 maps take, measure by measure and in all."""
+def pictures_by_measure() -> list[str]:
+    """Lines: the pictures that the photographs take, measure by measure and in all."""
     clf = material.classifier()
-    images, maps, targets = material.scored_images(count, MAPS)
+    images, maps, targets = material.scored_images(COUNT, MAPS)
     found = plan(clf, images, maps, targets, FORWARD)
     alone = {name: found.distinct(MEASURES[name].curves) for name in FORWARD}
     each = ", ".join(f"{name} {pictures}" for name, pictures in alone.items())
     total = sum(alone.values())
     return [
-        f"Pictures of {count} photographs x {MAPS} maps: {each}.",
+        f"Pictures of {COUNT} photographs x {MAPS} maps: {each}.",
         f"{total} in sum, {total - len(found)} of them shared, {len(found)} in all; "
         f"{found.distinct([c for n in OTHERS for c in MEASURES[n].curves])} without aic and sic.",
     ]
 
 
-def together(names: tuple[str, ...], images: int, title: str) -> Group:
-    """Some measures of some photographs beside as many pictures through the bare session."""
+def together(names: tuple[str, ...], title: str, photographs: range) -> Group:
+    """Some measures of some of the 16 photographs beside as many pictures through the bare session.
+
+    Each round takes the next `PART` of them, so that all have had their turn after the last.
+    """
     group = Group(
-        f"{title}, {images} photograph{'s' * (images > 1)} x {MAPS} maps",
+        f"{title}, photographs {photographs[0] + 1} to {photographs[-1] + 1} of {COUNT} x {MAPS} "
+        f"maps, {PART} a round",
         ("gag_fast.evaluate", SESSION) + (ENCODER,) * ("aic" in names),
         lambda: setup(),
         floor=SESSION,
         part=ENCODER,
         unit="picture",
+        rounds=len(photographs) // PART,
     )
 
     def setup() -> Cases:
         import onnxruntime
 
         clf = material.classifier()
-        x, maps, targets = material.scored_images(images, MAPS)
-        forwards = len(plan(clf, x, maps, targets, names))
+        x, maps, targets = material.scored_images(COUNT, MAPS)
         session = onnxruntime.InferenceSession(
             str(material.lite0_onnx()), providers=["CPUExecutionProvider"]
         )
         name, size = session.get_inputs()[0].name, clf.batch_size
-        batches = x[:1].expand(forwards, -1, -1, -1).numpy()
+        parts = [slice(at, at + PART) for at in photographs[::PART]]
+        plans = [plan(clf, x[part], maps[part], targets[part], names) for part in parts]
+        batches = x[:1].expand(max(map(len, plans)), -1, -1, -1).numpy()
 
-        def bare() -> None:
-            for at in range(0, forwards, size):
-                session.run(None, {name: batches[at : at + size]})
+        def ours(at: int) -> None:
+            part = parts[at]
+            evaluate(clf, x[part], maps[part], targets[part], names)
 
-        def ours() -> None:
-            group.pictures["gag_fast.evaluate"] = evaluate(clf, x, maps, targets, names).forwards
+        def bare(at: int) -> None:
+            for start in range(0, len(plans[at]), size):
+                session.run(None, {name: batches[start : min(start + size, len(plans[at]))]})
 
-        group.pictures[SESSION] = forwards
-        if "aic" not in names:
-            return {"gag_fast.evaluate": ours, SESSION: bare}
-        group.notes.extend(pictures_by_measure())
-        files = plan(clf, x, maps, targets, FILES)
-        group.pictures[ENCODER] = len(files)
-        photographs = eight_bits(x)
-        encoded = [photographs[owner] for owner in files.owner]
-        return {
-            "gag_fast.evaluate": ours,
-            SESSION: bare,
-            ENCODER: functools.partial(encode, encoded),
-        }
+        def files(at: int) -> None:
+            encode([pixels[parts[at]][owner] for owner in plans[at].owner])
+
+        pixels = eight_bits(x)
+        group.pictures.update(dict.fromkeys(group.names, len(plans[0])))
+        group.notes.append(f"Pictures of all rounds: {sum(map(len, plans))}.")
+        if names == OTHERS:
+            group.notes.extend(pictures_by_measure())
+        cases = dict(zip(group.names, (ours, bare, files), strict=False))
+        # The uncounted first call takes the part that the last round takes again.
+        return {case: in_turn(call, len(parts)) for case, call in cases.items()}
 
     return group
+
+
+def in_turn(call: Callable[[int], None], parts: int) -> Callable[[], None]:
+    """A call of the last part, then of each one from the first on."""
+    order = itertools.chain([parts - 1], itertools.cycle(range(parts)))
+    return lambda: call(next(order))
 
 
 def eight_bits(images: Tensor) -> list[np.ndarray]:
@@ -143,6 +154,7 @@ def beside(
     theirs: Callable[..., Callable[[], object] | None],
     *,
     results: int = 1,
+    rounds: int | None = None,
     again: str | None = None,
     **fields: Any,
 ) -> Group:
@@ -154,6 +166,7 @@ def beside(
         theirs: (counted module, images, maps, targets, masks, preset) -> the library's call, or
             raises ImportError where it is not installed.
         results: photographs, with one map each.
+        rounds: how often it is timed; None: as often as the budget allows.
         again: the method that explains again, for measures that need it.
         fields: of the preset.
     """
@@ -163,6 +176,7 @@ def beside(
         lambda: setup(),
         units=results,
         unit="result",
+        rounds=rounds,
     )
 
     def setup() -> Cases:
@@ -182,7 +196,9 @@ def beside(
             return gag_fast.evaluate(clf, images, maps, targets, measures, chosen, **given)
 
         cases: Cases = {"gag_fast.evaluate": ours}
-        group.pictures["gag_fast.evaluate"] = ours().forwards + counted.of(ours)
+        found: list[gag_fast.metrics.Scores] = []
+        explained = counted.of(lambda: found.append(ours()))
+        group.pictures["gag_fast.evaluate"] = found[0].forwards + explained
         try:
             call = theirs(counted.module, images, maps, targets, masks, chosen)
         except ImportError:
@@ -270,14 +286,14 @@ def captum_sensitivity(module, images, maps, targets, masks, chosen):
     )
 
 
-def quantus(*names: str, again: str | None = None):
-    """Metrics of Quantus, one after the other, on the maps at hand."""
+def quantus(*names: str, again: str | None = None, **options: Any):
+    """Metrics of Quantus with some options, one after the other, on the maps at hand."""
 
     def theirs(module, images, maps, targets, masks, chosen):
         import quantus
 
         plain = {"abs": False, "normalise": False, "disable_warnings": True}
-        metrics = [getattr(quantus, name)(**plain) for name in names]
+        metrics = [getattr(quantus, name)(**plain, **options) for name in names]
         given = {"s_batch": masks[:, None].numpy(), "a_batch": maps.numpy(), "device": "cpu"}
         if again is not None:
 
@@ -311,8 +327,9 @@ MAPS_ALONE = {
 def groups(device: str = "cpu") -> list[Group]:
     """All groups of the suite; Quantus' PixelFlipping stands in the suite `scoring`."""
     return [
-        together(OTHERS, 2, "all forward-pass measures but aic and sic"),
-        together(FORWARD, 1, "all forward-pass measures"),
+        together(OTHERS, "all forward-pass measures but aic and sic", range(COUNT)),
+        together(FILES, "aic, sic", range(COUNT // 2)),
+        together(FILES, "aic, sic", range(COUNT // 2, COUNT)),
         beside(("road",), "grad-cam ROADCombined", grad_cam_road),
         beside(("aic", "sic"), "saliency compute_pic_metric", saliency_pic, **THREE_SHARES),
         beside(
@@ -321,9 +338,18 @@ def groups(device: str = "cpu") -> list[Group]:
         beside(("infidelity",), "Captum infidelity", captum_infidelity),
         beside(("max_sensitivity",), "Captum sensitivity_max", captum_sensitivity, again="vanilla"),
         beside(
+            ("mprt",),
+            "Quantus MPRT",
+            quantus("MPRT", again="vanilla", layer_order="top_down"),
+            rounds=1,  # a minute and a half
+            again="vanilla",
+            randomise_groups=0,
+        ),
+        beside(
             ("emprt",),
             "Quantus EfficientMPRT",
             quantus("EfficientMPRT", again="vanilla"),
+            results=8,
             again="vanilla",
         ),
         *(
