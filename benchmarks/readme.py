@@ -1,4 +1,6 @@
-"""The tables of docs/benchmarks.md and README.md, made from a results folder: tests compare.
+"""The tables of docs/benchmarks.md, docs/onnx.md and README.md, made from a results folder.
+
+Tests compare them with the folder's files.
 
 python -m benchmarks.readme benchmarks/results/<device>
 """
@@ -16,6 +18,7 @@ from benchmarks.suites import APART, SUITES
 
 PAGE = machine.ROOT / "docs" / "benchmarks.md"
 README = machine.ROOT / "README.md"
+ONNX = machine.ROOT / "docs" / "onnx.md"
 BRIEF = (
     ("aggregation", "[8, 20, 3, 224, 224] float32", "one read (sum)"),
     ("aggregation", "[8, 20, 3, 224, 224] float32", "authors' recipe"),
@@ -95,6 +98,33 @@ def section(folder: Path) -> str:
     return "\n".join(lines)
 
 
+def without_torch(folder: Path) -> str:
+    """docs/onnx.md's two: gradients a second by engine, and Table 1 of the paper by way."""
+    engines = ("torch engine", "ONNX Runtime, CPU", "OpenVINO", "auto")
+    lines = []
+    for suite, head in (
+        ("onnx_gradients", f"| gradients/s | {' | '.join(engines)} | auto / torch |"),
+        ("protocol", "| way | seconds | × the authors' rate |"),
+    ):
+        data = json.loads((folder / f"{suite}.json").read_text())
+        lines += [f"`python -m benchmarks.all --suites {suite}` {machine.describe(data['stamp'])}:"]
+        lines += ["", head, "| --- |" + " ---: |" * (head.count("|") - 2)]
+        for group in data["groups"]:
+            rows = {row["case"]: row for row in group["rows"]}
+            if suite == "protocol":
+                theirs = rows["the authors' way"]["ms"]
+                lines += [
+                    f"| {case} | {row['ms'] / 1e3:.2f} | {theirs / row['ms']:.1f} |"
+                    for case, row in rows.items()
+                ]
+            elif "auto" in rows:
+                cells = [f"{rows[name]['rate']:.1f}" if name in rows else "" for name in engines]
+                ratio = rows["torch engine"]["ms"] / rows["auto"]["ms"]
+                lines.append(f"| {group['group']} | {' | '.join(cells)} | {ratio:.2f} |")
+        lines.append("")
+    return "\n".join(lines)
+
+
 def replaced(text: str, folder: Path, made: Callable[[Path], str] = section) -> str:
     """A page's text with what stands between its two marks made anew from a results folder."""
     begin = BEGIN.format(folder.relative_to(machine.ROOT).as_posix())
@@ -106,12 +136,12 @@ def replaced(text: str, folder: Path, made: Callable[[Path], str] = section) -> 
 
 
 def write(folder: Path) -> None:
-    """Fill both pages from a results folder."""
+    """Fill the pages from a results folder."""
     for page, made in PAGES.items():
         page.write_text(replaced(page.read_text(), folder.resolve(), made))
 
 
-PAGES = {PAGE: section, README: brief}
+PAGES = {PAGE: section, README: brief, ONNX: without_torch}
 """Each page and what makes its tables."""
 
 
