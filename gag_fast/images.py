@@ -70,30 +70,40 @@ def read_bytes(path: str | os.PathLike[str], span: tuple[int, int] | None = None
     Raises:
         ImageError: there is no such file, it is none, it is empty or cannot be read.
     """
+    facts = regular(path)
+    size = facts.st_size if span is None else span[1]
+    if size > MAX_BYTES:
+        raise ImageError(f"{path}: is too large for a picture ({size:,} bytes)")
     try:
-        # Opening a pipe or a device that has a picture's name could block for ever, so look first.
-        facts = os.stat(path)
-        if stat.S_ISDIR(facts.st_mode):
-            raise ImageError(f"{path}: is a folder, not an image")
-        if not stat.S_ISREG(facts.st_mode):
-            raise ImageError(f"{path}: is not a regular file")
-        size = facts.st_size if span is None else span[1]
-        if size > MAX_BYTES:
-            raise ImageError(f"{path}: is too large for a picture ({size:,} bytes)")
         data = Path(path).read_bytes() if span is None else _read_span(path, *span)
-    except FileNotFoundError:
-        raise ImageError(f"{path}: no such file") from None
     except OSError as error:
         raise ImageError(f"{path}: cannot be read: {error.strerror or error}") from None
     except MemoryError:
         raise ImageError(f"{path}: not enough memory to read it") from None
-    except ValueError as error:  # the name holds a NUL byte
-        if isinstance(error, ImageError):
-            raise
-        raise ImageError(f"{path}: no file can have such a name ({error})") from None
     if not data:
         raise ImageError(f"{path}: is empty (0 bytes)")
     return data
+
+
+def regular(path: str | os.PathLike[str]) -> os.stat_result:
+    """The facts of a regular file: opening a pipe or a device could block for ever.
+
+    Raises:
+        ImageError: there is no such file, or it is none.
+    """
+    try:
+        facts = os.stat(path)
+    except FileNotFoundError:
+        raise ImageError(f"{path}: no such file") from None
+    except OSError as error:
+        raise ImageError(f"{path}: cannot be read: {error.strerror or error}") from None
+    except ValueError as error:  # the name holds a NUL byte
+        raise ImageError(f"{path}: no file can have such a name ({error})") from None
+    if stat.S_ISDIR(facts.st_mode):
+        raise ImageError(f"{path}: is a folder, not an image")
+    if not stat.S_ISREG(facts.st_mode):
+        raise ImageError(f"{path}: is not a regular file")
+    return facts
 
 
 def _read_span(path: str | os.PathLike[str], first: int, count: int) -> bytes:

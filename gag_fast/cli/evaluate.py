@@ -33,14 +33,16 @@ EXAMPLE = (
     "  gag-fast evaluate labels.csv --model resnet50 --onnx resnet50.onnx --out runs/val\n"
     "\n"
     "DATA is a folder with a sub-folder for each class (or none: then the predicted class is\n"
-    "explained), or a table (.csv, .tsv, .parquet) with columns path, label and perhaps mask.\n"
+    "explained), a table (.csv, .tsv, .parquet) with columns path, label and perhaps mask, .tar\n"
+    "shards, or pictures in Parquet or Arrow files, as the Hub and datasets.save_to_disk have\n"
+    "them; of several splits one is named: FOLDER/validation.\n"
     "RUN/results/*.parquet holds a row for each image and method; gag-fast report RUN shows them."
 )
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's options."""
-    parser.add_argument("data", metavar="DATA", help="folder of images, or table of them")
+    parser.add_argument("data", metavar="DATA", help="folder or table of images, or shards")
     add_model(parser)
     parser.add_argument(
         "--out", required=True, type=Path, metavar="RUN", help="folder of the results"

@@ -195,7 +195,7 @@ def _items(paths: list[Path]) -> list[Item]:
         else:
             inside = [Item(str(path), path)]
         for item in inside:
-            found.setdefault((item.path, item.span), item)
+            found.setdefault((item.path, item.place), item)
     return list(found.values())
 
 

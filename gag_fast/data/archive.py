@@ -15,6 +15,7 @@ from pathlib import Path, PurePosixPath
 from gag_fast._errors import first_line
 from gag_fast.data.classes import class_of, label_index
 from gag_fast.data.dataset import DataError, Dataset, Item, SkippedError, skipped_notes
+from gag_fast.data.places import Span
 from gag_fast.images import SUFFIXES
 
 _LABELS = (".cls", ".txt", ".json")
@@ -48,8 +49,8 @@ def read_archives(
                 continue
             except DataError as error:
                 raise DataError(f"{archive}: {name}: {error}") from None
-            span = (member.offset_data, member.size)
-            items.append(Item(f"{prefix}{name}", archive, target, span=span))
+            place = Span(member.offset_data, member.size)
+            items.append(Item(f"{prefix}{name}", archive, target, place=place))
     notes = []
     if items and all(item.target is None for item in items):
         notes.append("no labels: the class that the classifier predicts is explained")

@@ -13,49 +13,54 @@ _WNID = re.compile(r"n\d{8}")
 _WNID_INDEX = {wnid: index for index, wnid in enumerate(WNIDS)}
 
 
-def folder_classes(
-    names: Sequence[str], num_classes: int | None = None, labels: Sequence[str] | None = None
+def named_classes(
+    names: Sequence[str],
+    num_classes: int | None = None,
+    labels: Sequence[str] | None = None,
+    what: str = "class folders",
 ) -> tuple[dict[str, int], tuple[str, ...]]:
-    """Class indices of the sub-folders of an image folder.
+    """Class indices of a data set's own classes.
 
-    As torchvision's ImageFolder does it, the place in the sorted list; but a folder that holds
-    only some of the model's classes goes by what its names say:
+    As torchvision's ImageFolder does it, the place in the list; but a data set that has only some
+    of the model's classes goes by what their names say:
       1. ImageNet's WordNet ids (n01440764, ...) for a model of 1000 classes: ImageNet's indices;
       2. names that are all labels of the model: those classes;
-      3. fewer folders than classes, and all are numbers: the names are the indices;
-      4. otherwise the place in the sorted list.
+      3. fewer names than classes, and all are numbers: the names are the indices;
+      4. otherwise the place in the list.
 
     Args:
-        names: the sub-folders' names.
+        names: the classes' names in their order: folders are sorted.
         num_classes: K of the model, None for unknown (then 4, or 2 with labels).
         labels: K names, None for unknown.
+        what: what bears the names, for messages.
 
     Returns:
         name -> index, and notes for the user.
 
     Raises:
-        DataError: there are more folders than the model has classes.
+        DataError: there are more names than the model has classes.
     """
-    names = sorted(names)
     if num_classes is not None and len(names) > num_classes:
         raise DataError(
-            f"{len(names)} class folders ({_some(names)}) do not fit a model of "
-            f"{num_classes} classes"
+            f"{len(names)} {what} ({_some(names)}) do not fit a model of {num_classes} classes"
         )
+    places = {name: index for index, name in enumerate(names)}
     if num_classes == len(WNIDS) and all(name in _WNID_INDEX for name in names):
         return {name: _WNID_INDEX[name] for name in names}, ()
+    if labels is not None and [*map(_key, names)] == [*map(_key, labels)]:
+        return places, ()  # ImageNet's two cranes too
     by_label = label_index(labels or ())
     if by_label and all(_key(name) in by_label for name in names):
         return {name: _unique(by_label, name) for name in names}, ()
     if num_classes is None or len(names) == num_classes:
-        return {name: index for index, name in enumerate(names)}, ()
+        return places, ()
     if all(name.isascii() and name.isdigit() and int(name) < num_classes for name in names):
         return {name: int(name) for name in names}, ()
     note = (
-        f"class folders {_some(names)} are no labels of the model: taken as its classes 0 to "
-        f"{len(names) - 1} of {num_classes}, in sorted order"
+        f"{what} {_some(names)} are no labels of the model: taken as its classes 0 to "
+        f"{len(names) - 1} of {num_classes}, in that order"
     )
-    return {name: index for index, name in enumerate(names)}, (note,)
+    return places, (note,)
 
 
 def label_index(labels: Iterable[str]) -> dict[str, list[int]]:

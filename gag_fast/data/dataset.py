@@ -9,6 +9,7 @@ from pathlib import Path
 
 from gag_fast._errors import GagFastError
 from gag_fast._text import storable
+from gag_fast.data.places import Place
 
 
 class DataError(GagFastError):
@@ -35,14 +36,16 @@ class Item:
         path: the file.
         target: class index, or None: the class that the classifier predicts.
         mask: file of the object's mask, or None.
-        span: (first byte, count) of the image in `path`, an archive; None: all of it.
+        place: of the image in `path`, an archive or a table; None: the file is the image.
+        mask_place: likewise of the mask in `mask`.
     """
 
     image: str
     path: Path
     target: int | None = None
     mask: Path | None = None
-    span: tuple[int, int] | None = None
+    place: Place = None
+    mask_place: Place = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "image", storable(self.image))

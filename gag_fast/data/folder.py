@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from gag_fast.data.classes import folder_classes
+from gag_fast.data.classes import named_classes
 from gag_fast.data.dataset import DataError, Dataset, Item
 from gag_fast.images import SUFFIXES
 
@@ -16,7 +16,7 @@ def read_folder(
 ) -> Dataset:
     """The images of a folder.
 
-    With sub-folders that hold images (ImageFolder) each is a class; see `folder_classes` for
+    With sub-folders that hold images (ImageFolder) each is a class; see `named_classes` for
     which. Without sub-folders the images have no labels, and the class that the classifier predicts
     is explained. Here the suffix decides what is a picture; when a file is read, its content does.
     """
@@ -38,7 +38,7 @@ def read_folder(
         if tables:
             notes += (f"for labels from {tables[0]}, give {root / tables[0]} as the data",)
         return Dataset(root, tuple(Item(f.name, f) for f in loose), notes)
-    index, notes = folder_classes(list(classes), num_classes, labels)
+    index, notes = named_classes(sorted(classes), num_classes, labels)
     if loose:
         notes = (*notes, f"{len(loose)} images beside the class folders are left out")
     items = tuple(

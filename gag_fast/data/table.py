@@ -10,8 +10,7 @@ from gag_fast._errors import first_line
 from gag_fast.data.classes import class_of, label_index
 from gag_fast.data.dataset import DataError, Dataset, Item, SkippedError, skipped_notes
 
-# The first of these that a table has is used; an index says more than a name.
-_COLUMNS = {
+COLUMNS = {
     "path": ("path", "image", "file", "filename", "file_name", "image_path", "filepath"),
     "label": (
         *("target", "class_index", "class_id", "label_id", "label", "class", "wnid", "synset"),
@@ -19,6 +18,7 @@ _COLUMNS = {
     ),
     "mask": ("mask", "mask_path", "segmentation"),
 }
+"""What columns may be called. The first that there is counts: an index says more than a name."""
 
 
 def read_table(
@@ -74,7 +74,7 @@ def _read_csv(path: Path) -> tuple[list[str], list[list[str]]]:
         raise DataError(f"{path}: not a {path.suffix[1:].upper()} in UTF-8: {error}") from None
     if not rows:
         raise DataError(f"{path}: is empty")
-    known = {name for names in _COLUMNS.values() for name in names}
+    known = {name for names in COLUMNS.values() for name in names}
     if {cell.strip().lower() for cell in rows[0]} & known:
         return rows[0], rows[1:]
     if _is_file(path.parent / rows[0][0].strip()):  # no header
@@ -106,16 +106,20 @@ def _read_parquet(path: Path) -> tuple[list[str], list[list[str]]]:
 
 
 def _find_columns(path: Path, header: Sequence[str]) -> dict[str, int]:
-    names = [name.strip().lower() for name in header]
     found = {}
-    for what, accepted in _COLUMNS.items():
-        for name in accepted:
-            if name in names:
-                found[what] = names.index(name)
-                break
+    for what, accepted in COLUMNS.items():
+        name = first_named(header, accepted)
+        if name is not None:
+            found[what] = list(header).index(name)
     if "path" not in found:
         raise DataError(
-            f"{path}: no column of paths ({', '.join(_COLUMNS['path'][:3])}, …), "
+            f"{path}: no column of paths ({', '.join(COLUMNS['path'][:3])}, …), "
             f"found {', '.join(header) or 'no columns'}"
         )
     return found
+
+
+def first_named(header: Sequence[str], accepted: Sequence[str]) -> str | None:
+    """The column whose name, in any case, comes first among those accepted; None: none has one."""
+    by_name = {name.strip().lower(): name for name in reversed(header)}
+    return next((by_name[name] for name in accepted if name in by_name), None)

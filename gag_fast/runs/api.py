@@ -61,7 +61,8 @@ def run(
 
     Args:
         data: a folder with a sub-folder for each class, a flat folder, a table (path, label, mask),
-            .tar shards, or a `Dataset`.
+            .tar shards, Parquet or Arrow files that hold the pictures (a split of them:
+            FOLDER/validation), or a `Dataset`.
         model: NAME of `load_model`, `package.module:function` among them; or a module that is at
             hand: (module, ModelSpec), or the module alone, whose attribute `preprocessing` says
             what it takes. The run goes on only with the same weights. Not with Ray, whose workers

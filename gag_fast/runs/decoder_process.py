@@ -2,9 +2,10 @@
 
     python -m gag_fast.runs.decoder_process '{"size": 224, ...}'
 
-The first line says that it can work. A request is a line of JSON {"path", "mask", "span"}. The
-answer is a line of JSON, followed by the bytes of the pixels and of the mask (uint8) when it says
-that there are any. PIL and NumPy only.
+The first line says that it can work. A request is a line of JSON {"path", "place"}, with
+"mask" and "mask_place" where there is a mask. The answer is a line of JSON, followed by the bytes
+of the pixels and of the mask (uint8) when it says that there are any. PIL and NumPy only, and
+pyarrow where a picture lies in a Parquet file.
 """
 
 from __future__ import annotations
@@ -15,15 +16,18 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
 from gag_fast._text import one_line
-from gag_fast.images import ImageError, decode_image, decode_mask, fit, pixels_of, read_bytes
+from gag_fast.data.places import place_from_json
+from gag_fast.data.reading import NullError, PlaceReader
+from gag_fast.images import ImageError, decode_image, decode_mask, fit, pixels_of
 
 TIME_LIMIT = 150
 """Seconds for one image, after which the process ends itself; the parent's patience ends before."""
@@ -33,7 +37,7 @@ MEMORY_LIMIT = 4 << 30
 
 
 def decode(
-    path: str, mask: str | None, span: tuple[int, int] | None, preprocessing: Any
+    request: Mapping[str, Any], preprocessing: Any, reader: PlaceReader
 ) -> tuple[dict[str, Any], list[bytes]]:
     """One image as the model's input pixels, with what identifies its file.
 
@@ -45,14 +49,17 @@ def decode(
     begin = time.perf_counter()
     header: dict[str, Any] = {"error": None, "shape": None, "mask": False}
     payload = []
+    path, mask = request["path"], request.get("mask")
     try:
-        files = [(path, span, ""), *([] if mask is None else [(mask, None, "mask_")])]
+        files = [(path, request["place"], "")]
+        if mask is not None:
+            files.append((mask, request["mask_place"], "mask_"))
         # Both before either is judged: a row that failed must be made again when one changes.
-        data, *rest = _all([partial(_read, *file, header) for file in files])
+        data, *rest = _all([partial(_read, reader, *file, header) for file in files])
         picture = decode_image(data, path)
         pixels = pixels_of(fit(picture, preprocessing))
         payload.append(pixels.tobytes())
-        if rest:
+        if rest and rest[0]:
             payload.append(_mask_pixels(rest[0], mask, picture.size, preprocessing))
             header["mask"] = True
         header["shape"] = pixels.shape
@@ -77,9 +84,18 @@ def _all(calls: list[Callable[[], bytes]]) -> list[bytes]:
     return found
 
 
-def _read(path: str, span: tuple[int, int] | None, prefix: str, header: dict[str, Any]) -> bytes:
-    """A file's bytes; what identifies them goes into `header`."""
-    data = read_bytes(path, span)
+def _read(
+    reader: PlaceReader, path: str, place: list[Any] | None, prefix: str, header: dict[str, Any]
+) -> bytes:
+    """The bytes of a place, none for a mask that is a null; what identifies them: in `header`."""
+    try:
+        data = reader.read(path, place_from_json(place))
+    except NullError:
+        if prefix:
+            return b""
+        raise
+    if isinstance(data, Path):
+        return _read(reader, str(data), None, prefix, header)
     header[f"{prefix}sha256"] = hashlib.sha256(data).hexdigest()
     header[f"{prefix}bytes"] = len(data)
     header[f"{prefix}mtime_ns"] = os.stat(path).st_mtime_ns
@@ -121,11 +137,12 @@ def main() -> None:
     os.dup2(2, 1)  # a library that prints must not break the protocol
     answers.write(b"ready\n")
     answers.flush()
+    reader = PlaceReader()
     for line in sys.stdin.buffer:
         # Where the parent is gone, nobody else ends a decoder that is caught in a file.
         signal.alarm(TIME_LIMIT)
         request = json.loads(line)
-        header, payload = decode(request["path"], request["mask"], request["span"], preprocessing)
+        header, payload = decode(request, preprocessing, reader)
         answers.write(json.dumps(header).encode() + b"\n")
         for block in payload:
             answers.write(block)

@@ -27,6 +27,7 @@ import numpy as np
 from gag_fast._errors import GagFastError
 from gag_fast._text import one_line
 from gag_fast.data import Item
+from gag_fast.data.places import Place, place_to_json, size_of
 from gag_fast.models import Preprocessing
 from gag_fast.runs.chunks import Chunk
 
@@ -97,11 +98,14 @@ class _Process:
         self.ready = False
 
     def decode(
-        self, path: str, mask: str | None = None, span: tuple[int, int] | None = None
+        self, path: str, place: Place = None, mask: str | None = None, mask_place: Place = None
     ) -> Decoded:
         """Sends one request and waits for its answer. Raises DecoderDied."""
         deadline = time.monotonic() + TIMEOUT
-        request = json.dumps({"path": path, "mask": mask, "span": span}).encode() + b"\n"
+        asked = {"path": path, "place": place_to_json(place)}
+        if mask is not None:
+            asked |= {"mask": mask, "mask_place": place_to_json(mask_place)}
+        request = json.dumps(asked).encode() + b"\n"
         if not self.ready:
             self._line(deadline)
             self.ready = True
@@ -229,7 +233,7 @@ class Decoder:
         for attempt in range(2):  # a process may have been killed for another's memory
             process = self._process()
             try:
-                return process.decode(str(item.path), mask, item.span)
+                return process.decode(str(item.path), item.place, mask, item.mask_place)
             except DecoderDied as error:
                 reason = one_line(f"{item.path}: {error}")
                 self._drop(process)
@@ -265,10 +269,11 @@ def _seen(item: Item) -> dict[str, Any]:
     A restart must not try it again for ever: it is the same as long as these are.
     """
     found: dict[str, Any] = {}
-    for path, prefix in ((item.path, ""), (item.mask, "mask_")):
+    files = ((item.path, item.place, ""), (item.mask, item.mask_place, "mask_"))
+    for path, place, prefix in files:
         if path is not None:
             with contextlib.suppress(OSError, ValueError):
                 facts = os.stat(path)
-                size = item.span[1] if item.span and path is item.path else facts.st_size
+                size = size_of(place, facts)
                 found |= {f"{prefix}bytes": size, f"{prefix}mtime_ns": facts.st_mtime_ns}
     return found

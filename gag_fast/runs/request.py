@@ -26,7 +26,7 @@ class Request:
     """A run as it is asked for.
 
     Attributes:
-        data: folder, table or `Dataset`.
+        data: folder, table, shards or `Dataset`.
         out: the run folder; what it holds already is not computed again.
         model: NAME of `load_model`, by which every process of the run loads it; or a module that
             is at hand, with its `ModelSpec` or alone (`models.given_model`), which the local engine

@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gag_fast.data import Item
-from gag_fast.images import ImageError, read_bytes
+from gag_fast.data import Item, PlaceReader
+from gag_fast.data.places import Place, size_of
+from gag_fast.images import ImageError
 from gag_fast.runs.chunks import Chunk
 from gag_fast.runs.folder import RunFolder
 from gag_fast.runs.rows import FAILED
@@ -66,41 +67,46 @@ def find_todo(
     parts = folder.parts()
     planned = {chunk.index for chunk in chunks}
     todo.foreign = [path for index, path in parts.items() if index not in planned]
-    for chunk in chunks:
-        path = parts.get(chunk.index)
-        if path is None:
-            todo.chunks.append(chunk)
-            continue
-        table = folder.read_part(path, settings_hash, _COLUMNS)
-        rows = [] if table is None else table.to_pylist()
-        wanted = {(item.image, method) for item in chunk.items for method in methods}
-        if len(rows) != len(wanted) or {(r["image"], r["method"]) for r in rows} != wanted:
-            todo.broken.append(path)
-            todo.chunks.append(chunk)
-            continue
-        by_image = {row["image"]: row for row in rows}
-        states = {item.image: _state(item, by_image[item.image]) for item in chunk.items}
-        changed = [image for image, state in states.items() if state == "changed"]
-        failures = {row["image"]: row["error"] for row in rows if row["status"] == FAILED}
-        todo.changed += changed
-        if changed or (failures and retry_failed):
-            todo.chunks.append(chunk)
-            continue
-        todo.gone += [image for image, state in states.items() if state == "gone"]
-        todo.failures |= failures
-        todo.done += len(chunk.items)
+    with PlaceReader() as reader:
+        for chunk in chunks:
+            path = parts.get(chunk.index)
+            if path is None:
+                todo.chunks.append(chunk)
+                continue
+            table = folder.read_part(path, settings_hash, _COLUMNS)
+            rows = [] if table is None else table.to_pylist()
+            wanted = {(item.image, method) for item in chunk.items for method in methods}
+            if len(rows) != len(wanted) or {(r["image"], r["method"]) for r in rows} != wanted:
+                todo.broken.append(path)
+                todo.chunks.append(chunk)
+                continue
+            by_image = {row["image"]: row for row in rows}
+            states = {
+                item.image: _state(item, by_image[item.image], reader) for item in chunk.items
+            }
+            changed = [image for image, state in states.items() if state == "changed"]
+            failures = {row["image"]: row["error"] for row in rows if row["status"] == FAILED}
+            todo.changed += changed
+            if changed or (failures and retry_failed):
+                todo.chunks.append(chunk)
+                continue
+            todo.gone += [image for image, state in states.items() if state == "gone"]
+            todo.failures |= failures
+            todo.done += len(chunk.items)
     return todo
 
 
-def _state(item: Item, row: dict[str, Any]) -> str:
+def _state(item: Item, row: dict[str, Any], reader: PlaceReader) -> str:
     """Whether a row was computed from the files there are now: "same", "changed" or "gone"."""
-    image = _file_state(item.path, item.span, row, "image")
+    image = _file_state(item.path, item.place, row, "image", reader)
     if image != "same" or item.mask is None or "mask_sha256" not in row:
         return image  # rows of before masks had hashes know nothing of theirs
-    return _file_state(item.mask, None, row, "mask")
+    return _file_state(item.mask, item.mask_place, row, "mask", reader)
 
 
-def _file_state(path: Path, span: tuple[int, int] | None, row: dict[str, Any], what: str) -> str:
+def _file_state(
+    path: Path, place: Place, row: dict[str, Any], what: str, reader: PlaceReader
+) -> str:
     """The state of one file, the row's "image" or "mask".
 
     The size and the time of the last change tell it for most; the content decides where they
@@ -111,11 +117,13 @@ def _file_state(path: Path, span: tuple[int, int] | None, row: dict[str, Any], w
         facts = os.stat(path)
     except (OSError, ValueError):
         return "same" if known is None else "gone"
-    size = facts.st_size if span is None else span[1]
-    if (size, facts.st_mtime_ns) == (row[f"{what}_bytes"], row[f"{what}_mtime_ns"]):
+    size = size_of(place, facts)
+    if facts.st_mtime_ns == row[f"{what}_mtime_ns"] and size in (None, row[f"{what}_bytes"]):
         return "same"
     try:
-        digest = hashlib.sha256(read_bytes(path, span)).hexdigest()
-    except ImageError:
-        digest = None
-    return "same" if digest == known else "changed"
+        data = reader.read(path, place)
+    except ImageError:  # a null among them
+        return "same" if known is None else "changed"
+    if isinstance(data, Path):
+        return _file_state(data, None, row, what, reader)
+    return "same" if hashlib.sha256(data).hexdigest() == known else "changed"

@@ -262,7 +262,7 @@ def test_an_archive(tmp_path):
     path = archive(tmp_path / "s.tar", files)
     items = open_dataset(path, 3, ["dog", "cat", "bird"]).items
     assert [(i.image, i.target) for i in items] == [("a/1.jpg", 2), ("2.png", 0), ("3.jpg", None)]
-    assert [read_bytes(i.path, i.span) for i in items] == [b"first", b"second", b"third"]
+    assert [read_bytes(i.path, i.place) for i in items] == [b"first", b"second", b"third"]
 
 
 def test_a_folder_of_archives(tmp_path):

@@ -18,7 +18,7 @@ from PIL import Image
 import gag_fast
 from gag_fast import _run_files as files
 from gag_fast._errors import GagFastError
-from gag_fast.data import DataError, Item, open_dataset
+from gag_fast.data import DataError, Item, PlaceReader, open_dataset
 from gag_fast.images import FORMATS, ImageError, decode_image, decode_mask
 from gag_fast.models import Preprocessing
 from gag_fast.report.command import write_report
@@ -27,6 +27,7 @@ from gag_fast.runs.decoding import Decoder
 from tests.fuzz import rounds
 from tests.fuzz.damage import damaged
 from tests.report.made_up_runs import make_run
+from tests.tables_of_pictures import picture, table_of
 from tests.tiny_classifier import MODEL
 
 
@@ -175,6 +176,15 @@ def tables():
                 info.size = len(content)
                 tar.addfile(info, io.BytesIO(content))
     yield "a.tar", buffer.getvalue()
+    cells = [picture(bytes([i]) * 99, p) for i, p in enumerate([*path[:4], None, None])]
+    table = table_of([*cells, None], [0, 1, 2, 3, -1, None, 9], "abcd", mask=[*path, None])
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer, row_group_size=3)
+    yield "pictures.parquet", buffer.getvalue()
+    buffer = io.BytesIO()
+    with pa.ipc.new_stream(buffer, table.schema) as stream:
+        stream.write_table(table, max_chunksize=3)
+    yield "pictures.arrow", buffer.getvalue()
 
 
 @pytest.mark.parametrize(
@@ -194,6 +204,12 @@ def test_data_sets(tmp_path, name, content):
                 item.image.encode() and item.target in (None, *range(10)) for item in dataset.items
             )
             dataset.fingerprint()
+            with PlaceReader() as reader:
+                for item in dataset.items:
+                    try:
+                        assert reader.read(item.path, item.place)
+                    except ImageError as error:
+                        told(error)
 
 
 # ---- run folders -----------------------------------------------------------------------------

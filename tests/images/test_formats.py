@@ -53,7 +53,7 @@ def test_a_decoder_starts_no_program_though_its_formats_would(tmp_path, ghostscr
         "images._formats = lambda: None; sys.argv[1:] = [sys.argv[1]]; d.main()"
     )
     preprocessing = {"size": 32, "resize": 36, "mean": [0.5] * 3, "std": [0.5] * 3, "crop": True}
-    asked = {"path": str(tmp_path / "cat.png"), "mask": None, "span": None}
+    asked = {"path": str(tmp_path / "cat.png"), "place": None}
     answer = subprocess.run(
         [sys.executable, "-c", code, json.dumps({**preprocessing, "interpolation": "bilinear"})],
         input=json.dumps(asked) + "\n",
