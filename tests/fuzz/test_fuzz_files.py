@@ -61,7 +61,7 @@ def pictures():
 )
 def test_pictures(name, content):
     draw = random.Random(name)
-    for _ in range(rounds(40, 300)):
+    for _ in rounds("pictures", 40, 300):
         data = damaged(content, draw)
         for decode in (decode_image, decode_mask):
             try:
@@ -76,7 +76,7 @@ def test_pictures_in_the_decoder(tmp_path):
     kinds = [content for _, content in pictures()]
     with Decoder(Preprocessing(size=16, resize=16), workers=1) as decoder:
         answers = []
-        for i in range(rounds(60, 600)):
+        for i in rounds("pictures", 60, 600):
             path, mask = tmp_path / f"{i}.png", tmp_path / f"{i}.mask.png"
             path.write_bytes(damaged(draw.choice(kinds), draw))
             mask.write_bytes(damaged(draw.choice(kinds), draw))
@@ -95,7 +95,7 @@ def test_onnx_files(onnx, tmp_path):
     draw = random.Random(3)
     content = onnx.read_bytes()
     images = np.zeros((1, 3, 32, 32), np.float32)
-    for i in range(rounds(60, 400)):
+    for i in rounds("ONNX files", 60, 400):
         path = tmp_path / f"{i}.onnx"
         path.write_bytes(damaged(content, draw))
         try:
@@ -122,7 +122,7 @@ def test_gradient_and_explanation_files(graphs, kind, tmp_path):
     draw = random.Random(kind.__name__)
     content = graphs[kind].read_bytes()
     images = torch.zeros(1, 3, 32, 32)
-    for i in range(rounds(20, 300)):
+    for i in rounds("ONNX files", 20, 300):
         path = tmp_path / f"{i}.onnx"
         path.write_bytes(damaged(content, draw))
         try:
@@ -141,7 +141,7 @@ def test_metadata(onnx, tmp_path):
     import onnx as library
 
     draw = random.Random(4)
-    for i in range(rounds(40, 300)):
+    for i in rounds("ONNX files", 40, 300):
         model = library.load(str(onnx))
         for prop in draw.sample(list(model.metadata_props), 2):
             prop.value = draw.choice((*_JSON, damaged(prop.value.encode(), draw).decode("latin-1")))
@@ -193,7 +193,7 @@ def tables():
 def test_data_sets(tmp_path, name, content):
     draw = random.Random(name)
     path = tmp_path / name
-    for _ in range(rounds(60, 400)):
+    for _ in rounds("data sets", 60, 400):
         path.write_bytes(damaged(content, draw))
         try:
             dataset = open_dataset(path, 10)
@@ -231,7 +231,7 @@ def test_parts(run_folder):
     content = part.read_bytes()
     good = files.read_part(part)
     try:
-        for _ in range(rounds(150, 1500)):
+        for _ in rounds("parts and manifests", 150, 1500):
             part.write_bytes(damaged(content, draw))
             try:
                 assert files.read_part(part).equals(good)  # damage that is none: the same bytes
@@ -265,7 +265,7 @@ def test_manifests(run_folder, tmp_path):
     path = run_folder / "manifest.json"
     content = path.read_text()
     try:
-        for _ in range(rounds(12, 150)):
+        for _ in rounds("parts and manifests", 12, 150):
             manifest = json.loads(content)
             part = draw.choice(("data", "model", "settings"))
             edited(manifest if draw.random() < 0.2 else manifest[part], draw)
@@ -292,7 +292,7 @@ def test_checkpoints(tmp_path):
     path = tmp_path / "a.pt"
     torch.save({"state_dict": {"fc.weight": torch.eye(4), "fc.bias": torch.zeros(4)}}, path)
     content = path.read_bytes()
-    for _ in range(rounds(150, 1000)):
+    for _ in rounds("checkpoints", 150, 1000):
         path.write_bytes(damaged(content, draw))
         try:
             assert all(isinstance(key, str) for key in read_state(path))

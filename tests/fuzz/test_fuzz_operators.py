@@ -55,7 +55,7 @@ def either(exact, percents):
 @pytest.mark.parametrize("seed", range(BLOCKS))
 def test_guided_absgrad_equals_the_reference(seed):
     draw = random.Random(seed)
-    for call in range(rounds(60, 20_000) // BLOCKS):
+    for call in rounds("operator calls", 60 // BLOCKS, 20_000 // BLOCKS):
         stack, p = drawn(draw)
         channels = draw.choice(("sum", "keep"))
         found = gag_fast.guided_absgrad(stack, p, normalize=False, channels=channels).double()
@@ -77,7 +77,7 @@ def test_guided_absgrad_equals_the_reference(seed):
 @pytest.mark.parametrize("seed", range(BLOCKS))
 def test_streaming_equals_the_whole(seed):
     draw = random.Random(1000 + seed)
-    for call in range(rounds(24, 4_000) // BLOCKS):
+    for call in rounds("streamed stacks", 24 // BLOCKS, 4_000 // BLOCKS):
         stack, _ = drawn(draw)
         samples = stack.unbind(-4)
         parts = [gag_fast.GradientStats() for _ in range(draw.choice((1, 2, 3)))]
@@ -108,7 +108,7 @@ def test_whatever_is_handed_in_is_an_answer_or_one_line(seed):
         [torch.zeros(3, 4, 4), torch.zeros(3, 4, 5)], torch.zeros(2, 3, 4, 4, dtype=torch.long),
     )  # fmt: skip
     percents = (85, -1, 101, float("nan"), None, "85", [], [0, 100], True, 1e300, [85, None])
-    for _ in range(rounds(100, 3_000)):
+    for _ in rounds("arguments of any kind", 100, 3_000):
         try:
             gag_fast.guided_absgrad(draw.choice(values), draw.choice(percents))
         except (TypeError, ValueError) as error:
