@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import os
 import sys
@@ -10,13 +11,27 @@ from typing import Any, TextIO
 
 from gag_fast._text import one_line
 
+# What our own tables and lines draw with, one character for each, so that columns stay columns.
+_DRAWN = str.maketrans("─│↑↓→×–—…", "-|^v>x--.")
+
+
+def _in_reach(error: UnicodeError) -> tuple[str | bytes, int]:
+    """What stands for characters that an encoding lacks: a drawn likeness, or an escape."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    given = error.object[error.start : error.end].translate(_DRAWN)
+    return given.encode("ascii", "backslashreplace").decode(), error.end
+
+
+codecs.register_error("gag_fast.in_reach", _in_reach)
+
 
 @contextlib.contextmanager
 def lasting() -> Iterator[None]:
     """Streams that never end the work, even when closed, ASCII only, or without a reader.
 
-    Text that they cannot take is dropped, characters that their encoding lacks are escaped, and
-    control characters that a terminal would obey do not reach stdout.
+    Text that they cannot take is dropped, characters that their encoding lacks are drawn by others
+    or escaped, and control characters that a terminal would obey do not reach stdout.
     """
     _fill_descriptors()
     before = sys.stdout, sys.stderr
@@ -45,7 +60,7 @@ class _Stream:
         self._stream = stream or open(os.devnull, "w")  # noqa: SIM115 (as long as the process)
         self._plain = plain
         with contextlib.suppress(AttributeError, ValueError):
-            self._stream.reconfigure(errors="backslashreplace")  # type: ignore
+            self._stream.reconfigure(errors="gag_fast.in_reach")  # type: ignore
 
     def write(self, text: str) -> int:
         if self._plain and not text.replace("\n", "").isprintable():
