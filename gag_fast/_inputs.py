@@ -70,13 +70,17 @@ def adopted(value: Any, name: str) -> Any:
     return value
 
 
+_DLPACK_CPU = 1
+"""Of DLPack's kinds of device; another's arrays are not to be copied here unasked."""
+
+
 def _from_dlpack(value: Any) -> Tensor:
     try:
         return torch.from_dlpack(value)
     except (RuntimeError, BufferError, TypeError):
         # A read-only array is only read here, but has to be said to be so.
-        array = getattr(value, "__array__", None)
-        if array is None:
+        on_cpu = value.__dlpack_device__()[0] == _DLPACK_CPU
+        if not on_cpu or not hasattr(value, "__array__"):
             raise
         return from_array(np.asarray(value), "the array")
 

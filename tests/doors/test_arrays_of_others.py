@@ -1,5 +1,7 @@
 """Arrays of other libraries at the doors: read in place where they speak DLPack, else one line."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -33,6 +35,25 @@ class Unwilling:
 
     def __dlpack_device__(self):
         return (1, 0)
+
+
+class OnCuda:
+    """As CuPy's arrays show themselves; NumPy is refused, as there."""
+
+    def __dlpack__(self, **_):
+        raise BufferError("no CUDA runtime")
+
+    def __dlpack_device__(self):
+        return (2, 0)
+
+    def __array__(self, *_, **__):
+        raise TypeError("Implicit conversion to a NumPy array is not allowed")
+
+
+class OnCudaByInterface:
+    def __init__(self):
+        interface = np.zeros((4, 3, 8, 8), np.float32).__array_interface__
+        self.__cuda_array_interface__ = {**interface, "version": 3}
 
 
 def jax_array(values):
@@ -95,6 +116,19 @@ def test_images_are_explained_and_scored(kind):
     assert torch.equal(scores.rcap, wanted.rcap)
     assert torch.equal(scores.gini, wanted.gini)
     assert torch.equal(clf(theirs), clf(torch.from_numpy(images)))
+
+
+@pytest.mark.parametrize(
+    "call", [gag_fast.guided_absgrad, lambda array: gag_fast.explain(build(), array)]
+)
+@pytest.mark.parametrize("make", [OnCuda, OnCudaByInterface])
+@pytest.mark.skipif(torch.cuda.is_available(), reason="such an array would be read there")
+def test_an_array_on_a_gpu_that_is_not_there(call, make):
+    with pytest.raises(TypeError) as told:
+        call(make())
+    assert re.search("NVIDIA|CUDA", str(told.value))
+    assert "Implicit conversion" not in str(told.value)
+    assert str(told.value).count("\n") == 0
 
 
 @pytest.mark.parametrize(
