@@ -1,7 +1,8 @@
 """What the documentation site needs beyond MkDocs.
 
-Pages made of files of the checkout, their links, formulas without a script, figures in the page's
-colours, and a look at what was built: nothing in it is fetched from elsewhere.
+Pages made of files of the checkout and of notebooks, their links, formulas without a script,
+figures in the page's colours, and a look at what was built: nothing in it is fetched from
+elsewhere.
 
 `<!-- include FILE -->` in a page shows a file of the checkout, `<!-- command line -->` every
 command's options, `<!-- other public names -->` the reference of names that the page has not named,
@@ -21,6 +22,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from mkdocs.structure.files import File
+from notebooks import as_markdown
 from page_tables import command_line
 
 import gag_fast
@@ -67,6 +70,18 @@ def on_startup(**_: Any) -> None:
         old.unlink()
     for path in [*(ROOT / "gag_fast").iterdir(), ROOT / "export"]:
         (PACKAGE / path.name).symlink_to(path)
+
+
+def on_files(files: Any, config: Any) -> Any:
+    """A page beside each notebook."""
+    for path in sorted((ROOT / "docs").rglob("*.ipynb")):
+        page = path.relative_to(ROOT / "docs").with_suffix(".md")
+        text, pictures = as_markdown(path)
+        files.append(File.generated(config, page.as_posix(), content=text))
+        for name, content in pictures.items():
+            place = page.with_name(name).as_posix()
+            files.append(File.generated(config, place, content=content))
+    return files
 
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
@@ -127,6 +142,9 @@ def on_post_build(config: Any, **_: Any) -> None:
 def _pages() -> dict[str, str]:
     """File of the checkout -> the page of docs/ that shows it."""
     found = {}
+    for path in (ROOT / "docs").rglob("*.ipynb"):
+        inside = path.relative_to(ROOT / "docs")
+        found[f"docs/{inside.as_posix()}"] = inside.with_suffix(".md").as_posix()
     for path in (ROOT / "docs").rglob("*.md"):
         inside = path.relative_to(ROOT / "docs").as_posix()
         found[f"docs/{inside}"] = inside

@@ -30,12 +30,18 @@ def page_tables():
 
 
 @pytest.fixture(scope="module")
-def hooks(page_tables):
+def monkeypatch_module():
+    with pytest.MonkeyPatch.context() as patch:
+        yield patch
+
+
+@pytest.fixture(scope="module")
+def hooks(page_tables, monkeypatch_module):
     pytest.importorskip("mkdocs")
-    known = sys.modules.setdefault("page_tables", page_tables)
-    yield from_site("hooks")
-    if known is page_tables:
-        del sys.modules["page_tables"]
+    beside = {"page_tables": page_tables, "notebooks": from_site("notebooks")}
+    for name, module in beside.items():
+        monkeypatch_module.setitem(sys.modules, name, module)
+    return from_site("hooks")
 
 
 def test_the_presets_are_those_of_the_code(page_tables):
@@ -148,3 +154,16 @@ def test_the_site_builds_without_a_warning(tmp_path):
     public |= {f"gag_fast.export.{name}" for name in gag_fast.export.__all__}
     assert len(public) >= 25
     assert sorted(name for name in public if f'id="{name}"' not in page) == []
+
+
+def test_a_notebook_s_page_shows_what_its_cells_showed():
+    notebooks = from_site("notebooks")
+    book = ROOT / "docs" / "tutorials" / "explain_and_score.ipynb"
+    text, pictures = notebooks.as_markdown(book)
+    assert text.startswith("# Explain and score\n")
+    assert "```python\nimport gag_fast\n" in text
+    assert list(pictures) == ["explain_and_score-1.jpeg", "explain_and_score-2.jpeg"]
+    assert all(f"({name})" in text for name in pictures)
+    assert "<table" in text
+    assert "<style" not in text
+    assert notebooks._text("10 %\r50 %\r100 %\ndone\n") == "```text\n100 %\ndone\n```"
