@@ -65,6 +65,7 @@ def _shown(output: dict[str, Any]) -> str:
     data = {kind: "".join(value) for kind, value in output["data"].items()}
     if "text/html" in data:
         bare = re.sub(r"<style.*?</style>", "", data["text/html"], flags=re.S)
+        bare = re.sub(r' (class|border|style)="[^"]*"', "", bare)  # the page's own looks
         lines = [line.strip() for line in bare.splitlines() if line.strip()]
         return f'<div class="output">{"".join(lines)}</div>'
     return _text(data["text/plain"])
