@@ -73,5 +73,5 @@ def _shown(output: dict[str, Any]) -> str:
 
 def _text(text: str) -> str:
     """Printed text; of a bar that was drawn again and again, the last state."""
-    lines = [line.rpartition("\r")[2] for line in text.rstrip().splitlines()]
+    lines = [line.rpartition("\r")[2] for line in text.rstrip().split("\n")]
     return "```text\n" + "\n".join(lines) + "\n```"
