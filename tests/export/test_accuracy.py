@@ -89,15 +89,20 @@ def test_lite0_is_closer_to_float64_than_torch_is(lite0, provider):
     found = OnnxGradients(file, provider)(images, targets)
     torchs = one_by_one(module, images, targets)
     from_exact, from_torch, own = off(found, exact), off(found, torchs), off(torchs, exact)
-    for name, values in (("float64", from_exact), ("torch", from_torch), ("torch's own", own)):
+    pairs = {
+        f"{provider} from float64": from_exact,
+        f"{provider} from torch": from_torch,
+        "torch from float64": own,
+    }
+    for name, values in pairs.items():
         print(
-            f"{provider} from {name}: {np.quantile(values, 0.999):.1e} at the 99.9th percentile, "
+            f"{name}: {np.quantile(values, 0.999):.1e} at the 99.9th percentile, "
             f"{100 * (values > 1e-4).mean():.2f} % over 1e-4, at most {values.max():.1e}"
         )
-    assert np.quantile(from_exact, 0.999) < 8e-4
-    assert (from_exact > 1e-4).mean() < 1e-2
+    assert np.quantile(from_exact, 0.999) < 6e-4
+    assert (from_exact > 1e-4).mean() < 8e-3
     assert np.quantile(from_exact, 0.999) < np.quantile(own, 0.999)
-    assert np.quantile(from_torch, 0.999) < 2.5e-3
+    assert np.quantile(from_torch, 0.999) < 2.2e-3
 
 
 @pytest.mark.parametrize("provider", PROVIDERS)
@@ -112,5 +117,5 @@ def test_scores(lite0, scorer, provider):
             f"{provider} {name}: of the means {moved.mean():.1e}, of a photograph "
             f"{moved.abs().mean():.1e} in the mean, {moved.abs().max():.1e} at most"
         )
-        assert abs(moved.mean()) < 2e-3
-        assert moved.abs().max() < 2e-2
+        assert abs(moved.mean()) < 4e-4
+        assert moved.abs().max() < 8e-3
