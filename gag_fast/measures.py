@@ -526,6 +526,7 @@ def choose(
     *,
     masks: bool = False,
     model: bool = False,
+    weights: bool | None = None,
     negative: bool = False,
 ) -> tuple[Measure, ...]:
     """The measures of `metrics=`, each once, in the table's order.
@@ -535,19 +536,22 @@ def choose(
             measures of masks come unasked with masks.
         masks: whether there are masks.
         model: whether there is what made the maps.
+        weights: whether it has layers to draw anew, which "all" then allows for; None: as `model`.
         negative: whether a map has negative values, which "all" then allows for.
 
     Raises:
         ValueError: an unknown name, one that needs what was not given, or no measure at all.
     """
     asked = [names] if isinstance(names, str) else list(names)
-    lacking = {Need.MASK: masks, Need.GRADIENTS: model, Need.WEIGHTS: model}
-    lacks = {need for need, given in lacking.items() if not given}
+    given = {Need.MASK: masks, Need.GRADIENTS: model}
+    lacks = {need for need, there in given.items() if not there}
     if "all" in asked:
         allowed = [
             m.name
             for m in MEASURES.values()
-            if not m.needs & lacks and not (negative and m.nonnegative)
+            if not m.needs & lacks
+            and not (weights is False and Need.WEIGHTS in m.needs)
+            and not (negative and m.nonnegative)
         ]
         asked = [*allowed, *(name for name in asked if name != "all")]
     for name in asked:

@@ -30,6 +30,7 @@ from gag_fast.classifier.lanes import image_shape
 from gag_fast.measures import Measure, Need
 from gag_fast.metrics.case import Case, Points
 from gag_fast.metrics.inputs import Batch, as_maps, check_again, check_batch
+from gag_fast.metrics.robustness import resettable
 from gag_fast.metrics.scores import Scores
 from gag_fast.perturb import Bank, Masked, Plan
 from gag_fast.presets import Preset, PresetName
@@ -90,6 +91,7 @@ def evaluate(
         metrics,
         masks=masks is not None,
         model=model is not None,
+        weights=isinstance(model, torch.nn.Module) and bool(resettable(model)),
         negative="all" in metrics and bool((as_maps(maps, "maps") < 0).any()),
     )
     batch = check_batch(

@@ -17,6 +17,7 @@ from gag_fast.classifier import Classifier
 from gag_fast.classifier.ahead import uploaded
 from gag_fast.measures import Measure, Need
 from gag_fast.metrics.case import Again, Case, WithIds
+from gag_fast.metrics.robustness import resettable
 from gag_fast.presets import Preset
 
 
@@ -196,6 +197,11 @@ def check_again(model: Any, explain: Any, maps: int, chosen: Sequence[Measure]) 
         raise InputTypeError(
             f"{weights[0]} draws the weights of model= anew: it must be a torch module, got a "
             f"{type(model).__name__}"
+        )
+    if weights and not resettable(model):
+        raise GagFastError(
+            f"{weights[0]} draws weights anew by reset_parameters, which no layer of this "
+            f"{type(model).__name__} has"
         )
     return [_with_ids(each) for each in given]
 

@@ -75,17 +75,18 @@ def emprt(case: Case) -> Tensor:
     return torch.where(before > 0, (after - before) / before, torch.nan)
 
 
-def layers_of(module: nn.Module, order: str) -> list[nn.Module]:
-    """The layers that can be drawn anew, in the order that they are."""
-    found = [m for m in module.modules() if hasattr(m, "reset_parameters")]
-    return found[::-1] if order == "top_down" else found
+def resettable(module: nn.Module) -> list[nn.Module]:
+    """The layers that can be drawn anew, from the input to the output."""
+    return [m for m in module.modules() if hasattr(m, "reset_parameters")]
 
 
 def _randomised(case: Case, groups: int) -> Iterator[nn.Module]:
     """One copy of the model, with another group of layers drawn anew at each turn."""
     assert isinstance(case.model, nn.Module), "checked where the model was given"
     module = copy.deepcopy(case.model)
-    layers = layers_of(module, case.preset.randomise_order)
+    layers = resettable(module)
+    if case.preset.randomise_order == "top_down":
+        layers.reverse()
     groups = min(groups or len(layers), len(layers))
     for group in range(groups):
         for layer in layers[len(layers) * group // groups : len(layers) * (group + 1) // groups]:

@@ -26,6 +26,7 @@ from gag_fast.classifier import Classifier
 from gag_fast.classifier.providers import provider_list, why_not
 from gag_fast.data import Dataset, open_dataset
 from gag_fast.measures import Measure, Need
+from gag_fast.metrics.robustness import resettable
 from gag_fast.models import ModelSpec, device_of, given_model, load_model
 from gag_fast.presets import Preset
 from gag_fast.presets import find as find_preset
@@ -84,7 +85,7 @@ def opened(request: Request, quiet: bool = False, progress_to: Report = True) ->
     loaded = _loaded(request)
     spec = loaded[1]
     dataset, choice = _dataset(request, spec)
-    chosen = _measures(request, dataset)
+    chosen = _measures(request, dataset, loaded[0])
     preset = find_preset(request.preset)
     for name in request.presets:
         find_preset(name)
@@ -154,7 +155,7 @@ def _done(folder: RunFolder, todo: Todo) -> dict[int, Path]:
     return {k: p for k, p in folder.parts().items() if k not in again and p not in foreign}
 
 
-def _measures(request: Request, dataset: Dataset) -> tuple[Measure, ...]:
+def _measures(request: Request, dataset: Dataset, module: nn.Module) -> tuple[Measure, ...]:
     """The measures that are asked for and can be had."""
     again = [
         name
@@ -166,7 +167,12 @@ def _measures(request: Request, dataset: Dataset) -> tuple[Measure, ...]:
             f"{again[0]} explains every image again, by the method that made the map: it cannot be "
             f"had of maps from elsewhere ({', '.join(request.maps)})"
         )
-    return measures.choose(request.metrics, masks=dataset.has_masks, model=not request.maps)
+    return measures.choose(
+        request.metrics,
+        masks=dataset.has_masks,
+        model=not request.maps,
+        weights=bool(resettable(module)),
+    )
 
 
 def _metrics(request: Request, chosen: Sequence[Measure]) -> tuple[str, ...]:

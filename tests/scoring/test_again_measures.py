@@ -1,6 +1,5 @@
 """Measures that explain again: by Captum and Quantus, by hand, and what they refuse."""
 
-import functools
 import math
 
 import numpy as np
@@ -9,18 +8,20 @@ import torch
 from torch import nn
 
 import gag_fast
+from gag_fast.attribution.gradients import GradientEngine
 from gag_fast.classifier import Classifier
-from gag_fast.metrics import evaluate, product, robustness
-from gag_fast.metrics.case import Case
+from gag_fast.metrics import evaluate, robustness
 from gag_fast.presets import preset
+from tests.scoring.explained_again import (
+    adcc_by_equation,
+    captum_sensitivity,
+    judge,
+    quantus_randomisation,
+    vanilla,
+)
 from tests.scoring.scoring_models import SmallNet, batch
 
 AGAIN = ("adcc", "max_sensitivity", "mprt", "emprt")
-vanilla = functools.partial(gag_fast.explain, method="vanilla")
-
-
-def explain(module, images, targets):
-    return vanilla(module, images, targets)
 
 
 @pytest.fixture(scope="module")
@@ -29,84 +30,26 @@ def given():
     module = SmallNet().eval()
     images, _, targets = batch(3)
     clf = Classifier.from_callable(module, num_classes=5, input_size=24, mean=(0.5,), std=(0.25,))
-    return module, clf, images, targets, explain(module, images, targets)
-
-
-def judge(given, *names, **fields):
-    module, clf, images, targets, maps = given
-    chosen = preset("paper", **fields)
-    return evaluate(clf, images, maps, targets, names, chosen, model=module, explain=explain)
-
-
-def case_of(given, **fields):
-    module, clf, images, targets, maps = given
-    chosen = preset("paper", **fields)
-    return Case(images, maps[:, None], targets, None, *clf.colours(3), chosen, module, [explain])
+    return module, clf, images, targets, vanilla(module, images, targets)
 
 
 def test_sensitivity_as_captum_has_it(given):
-    captum = pytest.importorskip("captum.metrics")
-    module, _, images, targets, _ = given
     found = judge(given, "max_sensitivity", sensitivity_samples=3, sensitivity_radius=0.1)
-    case = case_of(given, sensitivity_radius=0.1)
-    keys = gag_fast.ops.image_keys(images).tolist()
-    # Captum repeats every image three times in a row.
-    shifts = torch.stack([robustness._shift(case, key, n) for key in keys for n in range(3)])
-
-    def one(x):
-        return x[0] if isinstance(x, tuple) else x
-
-    theirs = captum.sensitivity_max(
-        lambda x: (explain(module, one(x), targets.repeat_interleave(len(one(x)) // 3)),),
-        images,
-        perturb_func=lambda x: one(x) + shifts,
-        n_perturb_samples=3,
-    )
-    torch.testing.assert_close(found.max_sensitivity, theirs.float(), rtol=1e-4, atol=1e-6)
+    theirs = captum_sensitivity(given, 3, sensitivity_radius=0.1)
+    torch.testing.assert_close(found.max_sensitivity, theirs, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("order", ["top_down", "bottom_up"])
 def test_randomisation_as_quantus_has_it(given, order):
-    quantus = pytest.importorskip("quantus")
-    module, _, images, targets, maps = given
     fields = {"randomise_order": order, "randomise_groups": 0, "randomise_seed": 43}
     found = judge(given, "mprt", "emprt", **fields)
-
-    def theirs(model, inputs, targets, **_):
-        x, y = torch.as_tensor(inputs), torch.as_tensor(targets)
-        return explain(model, x, y)[:, None].numpy()
-
-    call = {
-        "model": module,
-        "x_batch": images.numpy(),
-        "y_batch": targets.numpy(),
-        "a_batch": None,
-        "explain_func": theirs,
-        "device": "cpu",
-    }
-    plain = {"layer_order": order, "seed": 42, "disable_warnings": True, "normalise": False}
-    layers = quantus.MPRT(**plain, abs=False)(**call)
-    layers.pop("original", None)
-    expected = np.mean(list(layers.values()), axis=0)
-    np.testing.assert_allclose(found.mprt.numpy(), expected, atol=1e-5)
-    rises = quantus.EfficientMPRT(**plain, abs=False)(**{**call, "a_batch": maps[:, None].numpy()})
+    layers, rises = quantus_randomisation(given, order)
+    np.testing.assert_allclose(found.mprt.numpy(), layers.mean(axis=0), atol=1e-5)
     np.testing.assert_allclose(found.emprt.numpy(), rises, atol=1e-5)
 
 
 def test_adcc_from_its_equation(given):
-    stats = pytest.importorskip("scipy.stats")
-    module, _, images, targets, maps = given
-    found = judge(given, "adcc", "average_drop")
-    dimmed = images * maps[:, None]
-    again = explain(module, dimmed, targets)
-    with torch.no_grad():
-        before, after = (module(x).softmax(dim=1) for x in (images, dimmed))
-    for i, target in enumerate(targets.tolist()):
-        drop = max(0.0, float(before[i, target] - after[i, target])) / float(before[i, target])
-        correlation = stats.pearsonr(maps[i].flatten(), again[i].flatten())[0]
-        coherency, complexity = (1 + correlation) / 2, float(maps[i].mean())
-        expected = 3 / (1 / coherency + 1 / (1 - complexity) + 1 / (1 - drop))
-        assert float(found.adcc[i]) == pytest.approx(expected, rel=1e-4)
+    assert judge(given, "adcc").adcc.tolist() == pytest.approx(adcc_by_equation(given), rel=1e-4)
 
 
 def test_perfect_and_worst(given):
@@ -144,15 +87,12 @@ def test_degenerate_maps(given):
     maps = maps.clone()
     maps[0] = 0
     maps[1] = math.nan
-    found = evaluate(clf, images, maps, targets, AGAIN, model=module, explain=explain)
+    found = evaluate(clf, images, maps, targets, AGAIN, model=module, explain=vanilla)
     assert found.adcc.isnan().tolist() == [False, True, False]
     assert found.max_sensitivity.isfinite().tolist() == [True, False, True]
     assert found.mprt[0] == 0  # nothing correlates with a constant map
     assert found.mprt.isnan().tolist() == [False, True, False]
     assert found.emprt.isnan().tolist() == [True, True, False]  # not defined for a constant map
-    scores = Case.__dataclass_fields__  # the names are those that functions may rely on
-    assert {"model", "again", "facts"} <= set(scores)
-    assert product.adcc.__doc__
 
 
 def test_the_model_comes_back_as_it_was(given):
@@ -174,7 +114,7 @@ def test_one_function_for_each_map(given):
         targets,
         ("mprt", "max_sensitivity"),
         model=module,
-        explain=(explain, lambda *given: 1 - explain(*given)),
+        explain=(vanilla, lambda *given: 1 - vanilla(*given)),
     )
     alone = judge(given, "mprt", "max_sensitivity")
     torch.testing.assert_close(found.mprt[:, 0], alone.mprt)
@@ -192,16 +132,28 @@ def test_refusals(given):
     with pytest.raises(TypeError, match=r"or 1 of them for maps \[B, 1, H, W\], got \[\]"):
         evaluate(clf, images, maps, targets, "adcc", model=module, explain=[])
     with pytest.raises(TypeError, match="mprt draws the weights of model= anew: it must be a"):
-        evaluate(clf, images, maps, targets, "mprt", model=lambda *_: None, explain=explain)
+        evaluate(clf, images, maps, targets, "mprt", model=lambda *_: None, explain=vanilla)
+    for name in ("mprt", "emprt"):
+        said = f"{name} draws weights anew by reset_parameters, which no layer of this Flatten has"
+        with pytest.raises(ValueError, match=said):
+            evaluate(clf, images, maps, targets, name, model=nn.Flatten(), explain=vanilla)
     with pytest.raises(ValueError, match=r"explain must give maps \[B, H, W\] = \[3, 24"):
         evaluate(clf, images, maps, targets, "adcc", model=module, explain=lambda *_: maps[:1])
 
 
+def test_all_leaves_out_what_a_model_without_such_layers_does_not_allow(given):
+    module, clf, images, targets, maps = given
+    engine = GradientEngine(module)
+    few = preset("paper", mufidelity_samples=2, sensitivity_samples=1, information_shares=(0.5,))
+    with engine:
+        found = evaluate(clf, images, maps, targets, "all", few, model=engine, explain=vanilla)
+    assert "max_sensitivity" in found.values
+    assert not {"mprt", "emprt"} & set(found.values)
+
+
 def test_layers():
     net = nn.Sequential(nn.Linear(2, 2), nn.Sequential(nn.BatchNorm1d(2), nn.ReLU()))
-    down = robustness.layers_of(net, "top_down")
-    assert [type(layer) for layer in down] == [nn.BatchNorm1d, nn.Linear]
-    assert robustness.layers_of(net, "bottom_up") == down[::-1]
+    assert [type(layer) for layer in robustness.resettable(net)] == [nn.Linear, nn.BatchNorm1d]
 
 
 def test_the_public_door_takes_names_modules_and_files(given, small_onnx):

@@ -4,17 +4,19 @@ import numpy as np
 import pytest
 import torch
 
-import gag_fast
 from gag_fast.classifier import Classifier
-from gag_fast.metrics import evaluate, information, robustness
+from gag_fast.metrics import evaluate, information
 from gag_fast.metrics.case import Case
 from gag_fast.presets import preset
+from tests.scoring.explained_again import (
+    adcc_by_equation,
+    captum_sensitivity,
+    judge,
+    quantus_randomisation,
+    vanilla,
+)
 
 pytestmark = pytest.mark.slow
-
-
-def vanilla(module, images, targets):
-    return gag_fast.explain(module, images, targets, method="vanilla")
 
 
 @pytest.fixture(scope="module")
@@ -40,71 +42,22 @@ def resnet_case(photographs):
     return module, clf, images, targets, vanilla(module, images, targets)
 
 
-def judge(given, *names, **fields):
-    module, clf, images, targets, maps = given
-    chosen = preset("paper", **fields)
-    return evaluate(clf, images, maps, targets, names, chosen, model=module, explain=vanilla)
-
-
 def test_adcc_from_its_equation(lite0_case):
-    stats = pytest.importorskip("scipy.stats")
-    module, _, images, targets, maps = lite0_case
-    found = judge(lite0_case, "adcc")
-    dimmed = images * maps[:, None]
-    again = vanilla(module, dimmed, targets)
-    with torch.no_grad():
-        before, after = (module(x).softmax(dim=1) for x in (images, dimmed))
-    for i, target in enumerate(targets.tolist()):
-        drop = max(0.0, float(before[i, target] - after[i, target])) / float(before[i, target])
-        correlation = stats.pearsonr(maps[i].flatten(), again[i].flatten())[0]
-        terms = ((1 + correlation) / 2, 1 - float(maps[i].mean()), 1 - drop)
-        expected = 3 / sum(1 / term for term in terms)
-        assert float(found.adcc[i]) == pytest.approx(expected, rel=1e-3)
+    found = judge(lite0_case, "adcc").adcc.tolist()
+    assert found == pytest.approx(adcc_by_equation(lite0_case), rel=1e-3)
 
 
 def test_sensitivity_as_captum_has_it(lite0_case):
-    captum = pytest.importorskip("captum.metrics")
-    module, clf, images, targets, maps = lite0_case
     found = judge(lite0_case, "max_sensitivity", sensitivity_samples=3)
-    case = Case(images, maps[:, None], targets, None, *clf.colours(3), preset("paper"))
-    keys = gag_fast.ops.image_keys(images).tolist()
-    shifts = torch.stack([robustness._shift(case, key, n) for key in keys for n in range(3)])
-
-    def one(x):
-        return x[0] if isinstance(x, tuple) else x
-
-    theirs = captum.sensitivity_max(
-        lambda x: (vanilla(module, one(x), targets.repeat_interleave(len(one(x)) // 2)),),
-        images,
-        perturb_func=lambda x: one(x) + shifts,
-        n_perturb_samples=3,
-    )
-    torch.testing.assert_close(found.max_sensitivity, theirs.float(), rtol=1e-2, atol=1e-4)
+    theirs = captum_sensitivity(lite0_case, 3)
+    torch.testing.assert_close(found.max_sensitivity, theirs, rtol=1e-2, atol=1e-4)
 
 
 def test_randomisation_as_quantus_has_it(resnet_case):
-    quantus = pytest.importorskip("quantus")
-    module, _, images, targets, maps = resnet_case
     found = judge(resnet_case, "mprt", "emprt", randomise_groups=0, randomise_seed=43)
-
-    def theirs(model, inputs, targets, **_):
-        return vanilla(model, torch.as_tensor(inputs), torch.as_tensor(targets))[:, None].numpy()
-
-    call = {
-        "model": module,
-        "x_batch": images.numpy(),
-        "y_batch": targets.numpy(),
-        "a_batch": None,
-        "explain_func": theirs,
-        "device": "cpu",
-    }
-    plain = {"layer_order": "top_down", "seed": 42, "disable_warnings": True, "normalise": False}
-    layers = quantus.MPRT(**plain, abs=False)(**call)
-    layers.pop("original", None)
+    layers, rises = quantus_randomisation(resnet_case, "top_down")
     assert len(layers) == 41  # every convolution, batch norm and linear layer
-    expected = np.mean(list(layers.values()), axis=0)
-    np.testing.assert_allclose(found.mprt.numpy(), expected, atol=1e-4)
-    rises = quantus.EfficientMPRT(**plain, abs=False)(**{**call, "a_batch": maps[:, None].numpy()})
+    np.testing.assert_allclose(found.mprt.numpy(), layers.mean(axis=0), atol=1e-4)
     np.testing.assert_allclose(found.emprt.numpy(), rises, atol=1e-4)
 
 
