@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import machine, memory
-from benchmarks.suites import APART, SUITES
+from benchmarks.suites import SUITES
 
 PAGE = machine.ROOT / "docs" / "benchmarks.md"
 README = machine.ROOT / "README.md"
@@ -77,7 +77,7 @@ def section(folder: Path) -> str:
     lines, described = [], ""
     for suite in SUITES:
         path = folder / f"{suite}.json"
-        if suite in APART or not path.exists():
+        if not path.exists():
             continue
         data = json.loads(path.read_text())
         where = machine.describe(data["stamp"])
@@ -88,8 +88,10 @@ def section(folder: Path) -> str:
         for group in data["groups"]:
             job = group["group"]
             for row in group["rows"]:
-                time = seconds(row["ms"])
-                lines.append(f"| {job} | {row['case']} | {time} | {row['times_ours']:.2f} |")
+                time, case = seconds(row["ms"]), row["case"]
+                if "pictures" in row:
+                    case += f", {row['pictures']} pictures"
+                lines.append(f"| {job} | {case} | {time} | {row['times_ours']:.2f} |")
                 job = ""
             if group["fastest"] != group["rows"][0]["case"]:
                 lines.append(f"| | *not the fastest: {group['fastest']} is* | | |")

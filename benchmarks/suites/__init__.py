@@ -18,7 +18,6 @@ SUITES = (
     "protocol",
     "run",
 )
-APART = ("measures",)  # those whose table stands in benchmarks/README.md, not in the README
 
 Cases = dict[str, Callable[[], object]]
 
