@@ -81,8 +81,12 @@ def _count(summary: Summary, method: str) -> str:
     return str(counts[0]) if len(counts) == 1 else f"{counts[0]}–{counts[-1]}"
 
 
+WIDE = 180
+"""A terminal's table with longer lines has a row for each measure, if that makes it narrower."""
+
+
 def to_text(summary: Summary) -> str:
-    """A table for a terminal; the best mean of a column carries a `*`."""
+    """A table for a terminal; the best mean of a measure carries a `*`."""
     head = ["method", *(f"{m.label} {m.arrow}" for m in summary.metrics), "n"]
     rows = []
     best = [summary.best(metric) for metric in summary.metrics]
@@ -93,19 +97,31 @@ def to_text(summary: Summary) -> str:
             star = "*" if method in winners else " "
             row.append(f"{number(cell.mean)}{star} {_range(cell)}".rstrip(" "))
         rows.append([*row, _count(summary, method)])
-    widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
-    last = len(head) - 1
+    table = [head, *rows]
+    turned = [list(row) for row in zip(*table, strict=True)]
+    if _width(table) > max(WIDE, _width(turned)):
+        table = turned
+    widths = _widths(table)
 
     def line(row: list[str]) -> str:
         cells = [
-            text.rjust(width) if i == last else text.ljust(width)
-            for i, (text, width) in enumerate(zip(row, widths, strict=True))
+            text.rjust(width) if head == "n" else text.ljust(width)
+            for head, text, width in zip(table[0], row, widths, strict=True)
         ]
         return "  ".join(cells).rstrip()
 
-    rule = "─" * len(line([w * "x" for w in widths]))
     note = "mean [bootstrap 95 % interval]; * best mean"
-    return "\n".join([one_line(summary.title), line(head), rule, *map(line, rows), note]) + "\n"
+    lines = [line(table[0]), "─" * _width(table), *map(line, table[1:])]
+    return "\n".join([one_line(summary.title), *lines, note]) + "\n"
+
+
+def _widths(table: list[list[str]]) -> list[int]:
+    return [max(map(len, column)) for column in zip(*table, strict=True)]
+
+
+def _width(table: list[list[str]]) -> int:
+    """Of a line, two blanks between the columns."""
+    return sum(_widths(table)) + 2 * (len(table[0]) - 1)
 
 
 def per_image_text(run: Run, metric: Measure, limit: int = 50) -> str:

@@ -42,6 +42,19 @@ def test_text(summary):
     )
 
 
+def test_text_of_many_measures_has_a_row_for_each():
+    cell = Interval(0.12345, 0.1, 0.2, 7)
+    cells = {m: {c.column: cell for c in MEASURES.values()} for m in ("a", "b")}
+    lines = tables.to_text(tables.Summary("wide", ["a", "b"], list(MEASURES.values()), cells))
+    lines = lines.splitlines()
+    assert lines[1].split() == ["method", "a", "b"]
+    assert [line.split("  ")[0] for line in lines[3:-2]] == [
+        f"{m.label} {m.arrow}" for m in MEASURES.values()
+    ]
+    assert lines[-2].split() == ["n", "7", "7"]
+    assert max(map(len, lines)) < 80
+
+
 def test_markdown_escapes_what_data_brings(summary):
     text = tables.to_markdown(summary)
     assert text.splitlines()[2:] == [
