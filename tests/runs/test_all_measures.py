@@ -10,6 +10,7 @@ from PIL import Image
 from gag_fast.cli import main
 from gag_fast.measures import MEASURES
 from gag_fast.presets import preset
+from gag_fast.report import html
 from gag_fast.report.reading import read_run
 from gag_fast.runs.folder import RunFolder
 from tests.runs.run_rows import CLASSES, rows, same_bits
@@ -61,9 +62,14 @@ def test_every_column_and_the_same_bits_after_a_stop(masked, start):
     assert again.computed == 4
     assert same_bits(rows(whole.out, columns), before)
     # Tables know the directions.
-    shown = {m.name: m.arrow for m in read_run(whole.out).metrics}
+    found = read_run(whole.out)
+    shown = {m.name: m.arrow for m in found.metrics}
     assert shown["mprt"] == shown["entropy"] == shown["average_drop"] == "↓"
     assert shown["srg"] == shown["road"] == shown["gini"] == shown["idsds"] == "↑"
+    # The page has a row for each measure, as so many columns would not fit.
+    table = html.render([found]).partition('<table class="summary">')[2].partition("</table>")[0]
+    for measure in found.metrics:
+        assert f'<th scope="row">{measure.label} {measure.arrow}</th>' in table
 
 
 def test_a_run_of_the_papers_measures_is_known_by_their_parameters_alone(photos, start):
