@@ -1,6 +1,6 @@
 """What bf16 and fp16 do to scores and maps: EfficientNet-Lite0 under OpenVINO, photographs.
 
-    python -m benchmarks.precision --photos FOLDER [--images 48]
+    python -m benchmarks.precision --photos FOLDER [--images 36]
 
 Four methods' maps, from float32 gradients and from those of each precision, scored by a float32
 classifier and by one of each precision; and all of it by ONNX Runtime in float32, which says how
@@ -138,7 +138,7 @@ def main(argv: list[str] | None = None) -> int:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--photos", type=Path, help="folder (default: scikit-image's pictures)")
-    parser.add_argument("--images", type=int, default=48)
+    parser.add_argument("--images", type=int, default=36)
     parser.add_argument("--json", type=Path, help="file for all figures")
     args = parser.parse_args(argv)
     preprocessing = material.lite0()[1].preprocessing
