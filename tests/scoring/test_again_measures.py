@@ -12,7 +12,7 @@ from gag_fast.attribution.gradients import GradientEngine
 from gag_fast.classifier import Classifier
 from gag_fast.metrics import evaluate, robustness
 from gag_fast.presets import preset
-from tests.scoring.explained_again import (
+from tests.scoring.library_references import (
     adcc_by_equation,
     captum_sensitivity,
     judge,

@@ -5,14 +5,14 @@ import pytest
 import torch
 
 from gag_fast.classifier import Classifier
-from gag_fast.metrics import evaluate, information
-from gag_fast.metrics.case import Case
+from gag_fast.metrics import evaluate
 from gag_fast.presets import preset
-from tests.scoring.explained_again import (
+from tests.scoring.library_references import (
     adcc_by_equation,
     captum_sensitivity,
     judge,
     quantus_randomisation,
+    saliency_information,
     vanilla,
 )
 
@@ -62,9 +62,7 @@ def test_randomisation_as_quantus_has_it(resnet_case):
 
 
 @pytest.mark.parametrize("smooth", [False, True])
-def test_information_curves_as_saliency_has_them(lite0_case, monkeypatch, smooth):
-    pic = pytest.importorskip("saliency.metrics.pic")
-    monkeypatch.setattr(np, "trapz", np.trapezoid, raising=False)
+def test_information_curves_as_saliency_has_them(lite0_case, smooth):
     module, clf, images, targets, maps = (
         part[:1] if torch.is_tensor(part) else part for part in lite0_case
     )
@@ -72,23 +70,6 @@ def test_information_curves_as_saliency_has_them(lite0_case, monkeypatch, smooth
         maps = torch.nn.functional.avg_pool2d(maps, 31, 1, 15, count_include_pad=False)
     chosen = preset("paper")
     found = evaluate(clf, images, maps, targets, ("aic", "sic"), chosen)
-    case = Case(images, maps[:, None], targets, None, *clf.colours(3), chosen)
-    mean, std = (v.float() for v in clf.colours(3))
-
-    def predict(pictures, accuracy):
-        x = (torch.from_numpy(pictures).float() / 255 - mean) / std
-        with torch.no_grad():
-            p = module(x.permute(0, 3, 1, 2)).softmax(dim=1)
-        hit = p.argmax(dim=1) == targets
-        return hit.double().numpy() if accuracy else p[:, targets[0]].numpy()
-
-    for name, accuracy in (("aic", True), ("sic", False)):
-        theirs = pic.compute_pic_metric(
-            information._as_pixels(case)[0],
-            maps[0].numpy(),
-            information.seed_mask(case, 0),
-            lambda pictures, accuracy=accuracy: predict(pictures, accuracy),
-            list(chosen.information_shares),
-            min_pred_value=0,
-        )
-        assert float(getattr(found, name)[0]) == pytest.approx(theirs.auc, abs=5e-3)
+    theirs = saliency_information((module, clf, images, targets, maps), chosen)
+    for name, area in theirs.items():
+        assert float(getattr(found, name)[0]) == pytest.approx(area, abs=5e-3)

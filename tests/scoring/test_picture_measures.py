@@ -16,6 +16,7 @@ from gag_fast.metrics.case import Case
 from gag_fast.perturb.impute import impute
 from gag_fast.perturb.interpolate import interpolate
 from gag_fast.presets import preset
+from tests.scoring.library_references import saliency_information
 from tests.scoring.scoring_models import batch, two_maps
 
 PICTURES = ("srg", "road", "average_drop", "increase", "infidelity", "mufidelity", "idsds")
@@ -240,39 +241,18 @@ def test_interpolation_is_scipys(photographs):
     assert (found[known] == pixels[known]).all()
 
 
-def test_information_curves_as_saliency_has_them(lite0, photographs, monkeypatch):
-    pic = pytest.importorskip("saliency.metrics.pic")
-    monkeypatch.setattr(np, "trapz", trapezoid, raising=False)
+def test_information_curves_as_saliency_has_them(lite0, photographs):
     module, spec = lite0
     clf = Classifier.from_torch(module, spec, batch_size=8)
     clf._size = None  # the network takes any size; small pictures keep the reference bearable
     small = nn.functional.interpolate(photographs[:1], size=(40, 40), mode="area")
     targets = module(small).argmax(dim=1)
-    target = int(targets[0])
     saliency = gag_fast.explain(module, small, targets, method="vanilla")
-    shares = (0.05, 0.2, 0.5)
-    chosen = preset("paper", information_shares=shares, information_seeds=0.02)
+    chosen = preset("paper", information_shares=(0.05, 0.2, 0.5), information_seeds=0.02)
     found = evaluate(clf, small, saliency, targets, ("aic", "sic"), chosen)
-    case = Case(small, saliency[:, None], targets, None, *clf.colours(3), chosen)
-    pixels = information._as_pixels(case)[0]
-    mean, std = (torch.tensor(v) for v in (spec.preprocessing.mean, spec.preprocessing.std))
-
-    def predict(pictures, accuracy):
-        x = (torch.from_numpy(pictures).float() / 255 - mean) / std
-        with torch.no_grad():
-            p = module(x.permute(0, 3, 1, 2)).softmax(dim=1)
-        return (p.argmax(dim=1) == target).double().numpy() if accuracy else p[:, target].numpy()
-
-    for name, accuracy in (("aic", True), ("sic", False)):
-        theirs = pic.compute_pic_metric(
-            pixels,
-            saliency[0].numpy(),
-            information.seed_mask(case, 0),
-            lambda pictures, accuracy=accuracy: predict(pictures, accuracy),
-            list(shares),
-            min_pred_value=0,
-        )
-        assert float(getattr(found, name)[0]) == pytest.approx(theirs.auc, abs=5e-3)
+    theirs = saliency_information((module, clf, small, targets, saliency), chosen)
+    for name, area in theirs.items():
+        assert float(getattr(found, name)[0]) == pytest.approx(area, abs=5e-3)
 
 
 def test_information_curves_by_hand():

@@ -1,14 +1,17 @@
-"""What Captum, Quantus and an equation say of maps that are explained again.
+"""What Captum, Quantus, saliency and ADCC's equation say of maps.
 
 `given` is a module, its classifier, images [B, C, H, W], targets [B] and their maps [B, H, W].
 """
 
+from unittest import mock
+
 import numpy as np
 import pytest
 import torch
+from scipy.integrate import trapezoid
 
 import gag_fast
-from gag_fast.metrics import evaluate, robustness
+from gag_fast.metrics import evaluate, information, robustness
 from gag_fast.metrics.case import Case
 from gag_fast.presets import preset
 
@@ -83,3 +86,31 @@ def adcc_by_equation(given):
         terms = ((1 + correlation) / 2, 1 - float(maps[i].mean()), 1 - drop)
         found.append(3 / sum(1 / term for term in terms))
     return found
+
+
+def saliency_information(given, chosen):
+    """saliency's compute_pic_metric of the first image: {"aic": area, "sic": area}."""
+    pic = pytest.importorskip("saliency.metrics.pic")
+    module, clf, images, targets, maps = given
+    case = Case(images[:1], maps[:1, None], targets[:1], None, *clf.colours(3), chosen)
+    target, (mean, std) = int(targets[0]), (v.float() for v in clf.colours(3))
+
+    def predict(pictures, accuracy):
+        x = (torch.from_numpy(pictures).float() / 255 - mean) / std
+        with torch.no_grad():
+            p = module(x.permute(0, 3, 1, 2)).softmax(dim=1)
+        return (p.argmax(dim=1) == target).double().numpy() if accuracy else p[:, target].numpy()
+
+    # NumPy 2 lacks what saliency calls.
+    with mock.patch.object(np, "trapz", trapezoid, create=True):
+        return {
+            name: pic.compute_pic_metric(
+                information._as_pixels(case)[0],
+                maps[0].numpy(),
+                information.seed_mask(case, 0),
+                lambda pictures, accuracy=name == "aic": predict(pictures, accuracy),
+                list(chosen.information_shares),
+                min_pred_value=0,
+            ).auc
+            for name in ("aic", "sic")
+        }
