@@ -52,10 +52,6 @@ class Pass:
     layer: str | None = None
 
 
-FEW = 32
-"""Passes below which a model is not fused: tracing and checking it costs about three of them."""
-
-
 def explain_as(
     model: nn.Module | GradientSource | Scorer,
     images: Tensor | np.ndarray,
@@ -166,7 +162,7 @@ def _at_work(
         yield given
         return
     passes = images * sum(recipe.passes(how.count) for recipe in recipes.values())
-    with GradientEngine.of(model, options, few=passes < FEW) as engine:  # type: ignore[arg-type]
+    with GradientEngine.of(model, options, passes) as engine:  # type: ignore[arg-type]
         yield _Sources(kind, engine, ByEngine(engine))
 
 

@@ -63,6 +63,10 @@ def target_score(logits: Tensor, targets: Tensor, score: str, reading: Reading =
     return reading.logits(logits).gather(1, targets[:, None]).sum()
 
 
+FEW = 32
+"""Passes below which a model is not fused: tracing and checking it costs about three of them."""
+
+
 @dataclass(frozen=True)
 class EngineOptions:
     """The keywords of `GradientEngine`, where they travel as one value."""
@@ -110,11 +114,16 @@ class GradientEngine:
     dtype: torch.dtype | None = None
 
     @classmethod
-    def of(cls, model: nn.Module, options: EngineOptions, few: bool = False) -> GradientEngine:
-        """An engine with these options; one for few passes does not look for fusions unasked."""
+    def of(cls, model: nn.Module, options: EngineOptions, passes: int) -> GradientEngine:
+        """An engine with these options for so many images to differentiate at.
+
+        Where that is few it does not look for fusions unasked, for one nor for the batch's size.
+        """
         keywords = asdict(options)
-        if few and options.fuse is None:
+        if passes < FEW and options.fuse is None:
             keywords["fuse"] = False
+        if passes == 1 and options.batch_size is None:
+            keywords["batch_size"] = 1
         return cls(model, **keywords)
 
     def __init__(
