@@ -1,17 +1,14 @@
 """The site in headless Chromium: wide and narrow, light and dark, and what its front page runs."""
 
 import http.server
-import importlib.util
-import json
 import os
 import subprocess
 import sys
-import threading
 
 import pytest
 
 from tests import ROOT
-from tests.chromium import CHROMIUM, FLAGS
+from tests.chromium import CHROMIUM, handler_of, visit
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on PATH")
 
@@ -153,42 +150,10 @@ def build(folder, **env):
     return folder
 
 
-def visit(site, script, profile, handler=http.server.SimpleHTTPRequestHandler, timeout=240):
+def looked_at(site, script, profile, **how):
     """What a script sees that runs in a page beside the site's."""
-    seen, ready = {}, threading.Event()
-
-    class Handler(handler):
-        def __init__(self, *rest):
-            super().__init__(*rest, directory=str(site))
-
-        def do_POST(self):
-            seen.update(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-            self.send_response(204)
-            self.end_headers()
-            ready.set()
-
-        def log_message(self, *rest):
-            pass
-
     page = f'<!doctype html><body><script type="module">{script}</script></body>'
-    (site / "look.html").write_text(page)
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        address = f"http://127.0.0.1:{server.server_address[1]}/look.html"
-        flags = [*FLAGS, "--remote-debugging-port=0", f"--user-data-dir={profile}"]
-        browser = subprocess.Popen(
-            [CHROMIUM, *flags, "--window-size=1500,1000", address],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        try:
-            assert ready.wait(timeout), "the page said nothing"
-        finally:
-            browser.kill()
-            browser.wait()
-            server.shutdown()
-    assert "error" not in seen, seen["error"]
-    return seen
+    return visit(site, page, profile, **how)
 
 
 def test_every_page_can_be_read_wide_and_narrow_light_and_dark(tmp_path):
@@ -196,7 +161,7 @@ def test_every_page_can_be_read_wide_and_narrow_light_and_dark(tmp_path):
     pages = sorted(p.name for p in site.glob("*.html") if p.name != "404.html")
     assert len(pages) > 20
     given = f"const PAGES = {pages}, WIDTHS = {list(WIDTHS)}, CONTRAST = {CONTRAST};"
-    seen = visit(site, f"{given}\n{LOOK}\n{ALL}", tmp_path / "profile")
+    seen = looked_at(site, f"{given}\n{LOOK}\n{ALL}", tmp_path / "profile")
     assert len(seen) == len(pages) * len(WIDTHS)
     assert all(set(found) == {"default", "slate"} for found in seen.values())
     wrong = {f"{at} {s}": f for at, found in seen.items() for s, f in found.items() if f}
@@ -229,14 +194,12 @@ def test_a_photograph_is_explained_on_the_front_page(tmp_path):
         pytest.skip(f"onnxruntime-web cannot be had here: {error}")
     site = build(tmp_path / "site", GAG_FAST_DOCS_TRY=str(tmp_path / "try"))
     Image.fromarray(skimage.data.coffee()).save(site / "photograph.png")
-    loader = importlib.util.spec_from_file_location("site_serve", site / "serve.py")
-    serve = importlib.util.module_from_spec(loader)
-    loader.loader.exec_module(serve)
-    for handler in (serve.Handler, http.server.SimpleHTTPRequestHandler):
+    isolating = handler_of(site / "serve.py")
+    for handler in (isolating, http.server.SimpleHTTPRequestHandler):
         profile = tmp_path / f"profile-{handler.__name__}"
-        seen = visit(site, TRIED, profile, handler)
+        seen = looked_at(site, TRIED, profile, handler=handler)
         assert seen["link"] == "by itself"
         assert seen["ready"].startswith("ready (WebAssembly")
-        assert "1 thread(s)" in seen["ready"] or handler is serve.Handler
+        assert "1 thread(s)" in seen["ready"] or handler is isolating
         assert seen["classes"][0].startswith("espresso (")
         assert seen["slider"] == ["p = 10", True]

@@ -1,13 +1,9 @@
 """The page in headless Chromium: its maps are those of explain() for the same photograph."""
 
-import http.server
-import importlib.util
 import io
 import json
 import os
 import shutil
-import subprocess
-import threading
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +16,7 @@ from gag_fast.cli import main
 from gag_fast.export import ExportError, export_web, web
 from gag_fast.images import fit, normalise, pixels_of
 from gag_fast.models import ModelSpec, Preprocessing, load_model
-from tests.chromium import CHROMIUM, FLAGS
+from tests.chromium import CHROMIUM, handler_of, visit
 from tests.export.test_gradients import Small
 from tests.tiny_classifier import MODEL
 
@@ -131,44 +127,10 @@ def photograph(width, height):
     return file.getvalue()
 
 
-def visit(folder, profile, page, script, timeout=240):
+def probed(folder, profile, page, script):
     """What a script sees that `page` loads as probe.js; serve.py's handler serves both."""
-    loader = importlib.util.spec_from_file_location("page_serve", folder / "serve.py")
-    serve = importlib.util.module_from_spec(loader)
-    loader.loader.exec_module(serve)
-    seen, ready = {}, threading.Event()
-
-    class Handler(serve.Handler):
-        def __init__(self, *rest):
-            super().__init__(*rest, directory=str(folder))
-
-        def do_POST(self):
-            seen.update(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-            self.send_response(204)
-            self.end_headers()
-            ready.set()
-
-        def log_message(self, *rest):
-            pass
-
-    (folder / "probe.html").write_text(page)
     (folder / "probe.js").write_text(script)
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        address = f"http://127.0.0.1:{server.server_address[1]}/probe.html"
-        browser = subprocess.Popen(
-            [CHROMIUM, *FLAGS, "--remote-debugging-port=0", f"--user-data-dir={profile}", address],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        try:
-            assert ready.wait(timeout), "the page said nothing"
-        finally:
-            browser.kill()
-            browser.wait()
-            server.shutdown()
-    assert "error" not in seen, seen["error"]
-    return seen
+    return visit(folder, page, profile, handler_of(folder / "serve.py"))
 
 
 def explained_the_same(module, spec, folder, profile, photo, n, quantile):
@@ -179,7 +141,7 @@ def explained_the_same(module, spec, folder, profile, photo, n, quantile):
     (folder / "ask.json").write_text(json.dumps(ask))
     page = (folder / "index.html").read_text()
     page = page.replace('src="page.js"', 'src="probe.js"').replace('id="drop"', 'id="other"')
-    seen = visit(folder, profile, page, PROBE)
+    seen = probed(folder, profile, page, PROBE)
     picture = fit(Image.open(io.BytesIO(photo)).convert("RGB"), spec.preprocessing)
     image = normalise(pixels_of(picture)[None], spec.preprocessing)
     level = 1 / 255 / min(spec.preprocessing.std)
@@ -215,7 +177,7 @@ def test_a_visitor_sees_classes_and_map_and_moves_p(runtime, tmp_path):
     photo = photograph(61, 47)
     (folder / "photo.png").write_bytes(photo)
     frame = '<iframe src="index.html"></iframe><script type="module" src="probe.js"></script>'
-    seen = visit(folder, tmp_path / "profile", frame, VISITOR)
+    seen = probed(folder, tmp_path / "profile", frame, VISITOR)
     assert seen["model"] == "tiny"
     image = normalise(
         pixels_of(fit(Image.open(io.BytesIO(photo)), SPEC.preprocessing))[None], SPEC.preprocessing
