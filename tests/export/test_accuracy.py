@@ -117,5 +117,7 @@ def test_scores(lite0, scorer, provider):
             f"{provider} {name}: of the means {moved.mean():.1e}, of a photograph "
             f"{moved.abs().mean():.1e} in the mean, {moved.abs().max():.1e} at most"
         )
-        assert abs(moved.mean()) < 4e-4
-        assert moved.abs().max() < 8e-3
+        # torch's own maps move with its number of threads: 1.9e-4 and 6.4e-3 on one, 5.4e-4 and
+        # 1.1e-2 on two.
+        assert abs(moved.mean()) < 8e-4
+        assert moved.abs().max() < 1.6e-2
