@@ -28,10 +28,16 @@ def _escaped(character: str) -> str:
     return character.encode("unicode_escape").decode()
 
 
+def nearest(name: object, known: Iterable[str]) -> str | None:
+    """The known name that may have been meant by another; None where none is near."""
+    near = difflib.get_close_matches(str(name), list(known), 1)
+    return near[0] if near and near[0] != name else None
+
+
 def meant(name: object, known: Iterable[str]) -> str:
     """ "; did you mean ...?" with the nearest of the known names, or nothing where none is near."""
-    near = difflib.get_close_matches(str(name), list(known), 1)
-    return f"; did you mean {near[0]}?" if near and near[0] != name else ""
+    near = nearest(name, known)
+    return "" if near is None else f"; did you mean {near}?"
 
 
 def storable(text: str) -> str:

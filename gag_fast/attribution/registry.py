@@ -12,7 +12,6 @@ A name with a colon, `package.module:function`, is a method of the user's own (`
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
@@ -22,7 +21,7 @@ from torch import Tensor
 
 from gag_fast._errors import GagFastError, InputTypeError
 from gag_fast._inputs import describe, doubt_share
-from gag_fast._text import meant
+from gag_fast._text import meant, nearest
 from gag_fast.attribution import own
 from gag_fast.attribution.blur_ig import blurred_path
 from gag_fast.attribution.explanation import Explanation
@@ -457,8 +456,8 @@ def check_options(recipes: Mapping[str, Recipe], options: Mapping[str, Any]) -> 
         if name in here:
             continue
         others = all_options()
-        near = difflib.get_close_matches(name, [*here, *_KEYWORDS, *others], 1)
-        hint = f"did you mean {near[0]!r}? " if near and near[0] != name else ""
+        near = nearest(name, [*here, *_KEYWORDS, *others])
+        hint = "" if near is None else f"did you mean {near!r}? "
         if name in others:
             hint = f"it is an option of {', '.join(others[name])}; "
         raise InputTypeError(

@@ -137,7 +137,7 @@ def per_image_text(run: Run, metric: Measure, limit: int = 50) -> str:
         best = (finite.max() if metric.higher_is_better else finite.min()) if finite.size else None
         row = [number(v) + ("*" if v == best else " ") for v in rounded]
         rows.append([one_line(image), *row])
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    widths = _widths(rows)
     lines = [
         "  ".join([row[0].ljust(widths[0]), *(t.rjust(w) for t, w in zip(row[1:], widths[1:]))])
         for row in rows
